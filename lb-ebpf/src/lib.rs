@@ -1,1 +1,52 @@
-//! placeholder
+//! xdirector's data plane: an XDP program that balances TCP and UDP connections over real servers.
+//!
+//! Read [`pipeline`] first: a packet's life, top to bottom.
+#![no_std]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(internal_features, reason = "core::sync::atomic has no read-modify-write operations for eBPF")
+)]
+
+mod atomic;
+mod budget;
+mod connection;
+mod forward;
+mod fragment;
+mod icmp;
+mod maps;
+mod opaque;
+mod packet;
+mod parse;
+pub mod pipeline;
+mod schedule;
+mod service;
+mod settings;
+mod stats;
+mod table;
+mod trace;
+mod transmit;
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+    programs::XdpContext,
+};
+use lb_common::Class;
+use packet::Packet;
+use pipeline::Outcome;
+
+/// What becomes of one packet: runs the pipeline, counts the verdict and turns it into the action that the kernel
+/// is told (`enum xdp_action`).
+#[inline(always)]
+pub fn run(ctx: &XdpContext) -> u32 {
+    let packet = Packet::new(ctx);
+    let Outcome { verdict, egress } = pipeline::process(packet);
+    stats::count_verdict(verdict);
+    trace::verdict(ctx, verdict);
+    match verdict.class() {
+        Class::Pass => XDP_PASS,
+        Class::Drop => XDP_DROP,
+        Class::Transmit if egress == packet.ingress() => XDP_TX,
+        Class::Transmit => transmit::redirect(egress),
+    }
+}

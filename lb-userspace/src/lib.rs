@@ -1,1 +1,14 @@
-//! placeholder
+//! xdirector's agent: decides what the data plane does, and tells people about it.
+//!
+//! Decisions flow one way: [`config`] -> [`desired`] -> [`reconcile`] -> [`dataplane`]. [`agent`] is the only event
+//! loop; events change the inputs of `desired` and nothing else.
+
+pub mod agent;
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod dataplane;
+pub mod desired;
+pub mod netlink;
+pub mod rates;
+pub mod reconcile;

@@ -1,1 +1,7 @@
-fn main() {}
+//! `xdirector`: everything is in the library, where tests reach it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lb_userspace::cli::main()
+}

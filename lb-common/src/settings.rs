@@ -1,0 +1,25 @@
+//! What the data plane is told once, when it is loaded: it stands in read-only memory, so that the verifier sees
+//! constants and removes what is switched off.
+
+use crate::{HashKeys, conn::STATES};
+
+/// Settings of one loaded program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Settings {
+    /// Secret of the flow hash.
+    pub hash_keys: HashKeys,
+    /// Buckets of the connection table.
+    pub buckets: u32,
+    /// Nothing yet.
+    pub reserved: u32,
+    /// By [`crate::conn::State`]: after how many ticks without a packet a connection is forgotten.
+    pub timeouts: [u32; STATES],
+}
+
+const _: () = assert!(size_of::<Settings>() == 40 + 8 + 64);
+
+/// Name of the program's variable that holds [`Settings`].
+pub const SETTINGS: &str = "SETTINGS";
+/// Name of the program's variable (`u8`) that switches debug events on.
+pub const TRACE: &str = "TRACE";

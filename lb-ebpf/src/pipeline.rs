@@ -1,0 +1,219 @@
+//! A packet's life, top to bottom.
+//!
+//! The steps are functions of their own for the kernel's sake: the verifier looks at each once, whoever calls it, and
+//! the stack of 512 bytes holds one of them at a time. What they tell each other is one word, [`Step`].
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{FlowKey, Verdict, ip_proto};
+
+use crate::{
+    connection::{self, Route, Sender},
+    forward, fragment, icmp,
+    packet::Packet,
+    parse::{self, Part, Transport},
+    service, settings,
+    table::{self, Place},
+    trace,
+};
+
+/// What became of a packet and, if it leaves again, on which interface.
+#[derive(Clone, Copy)]
+pub struct Outcome {
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Index of the interface, for verdicts of [`lb_common::Class::Transmit`].
+    pub egress: u32,
+}
+
+/// Where a packet goes next inside the program.
+#[derive(Clone, Copy)]
+pub enum Step {
+    /// Nowhere: this became of it.
+    Done(Outcome),
+    /// Its flow is not known, or it is a first fragment: [`open`].
+    Open,
+    /// It is a later fragment: [`fragment::follow`].
+    Fragment,
+    /// It is ICMP: [`icmp::resolve`].
+    Icmp,
+    /// It is answered: [`forward::reply::answer`].
+    Reply(forward::reply::Order),
+}
+
+/// Decides about one packet and changes it accordingly.
+#[inline(always)]
+pub fn process(packet: Packet) -> Outcome {
+    let step = match follow(packet, None) {
+        Step::Open => follow_found(packet, open(packet)),
+        Step::Fragment => follow_found(packet, fragment::follow(packet)),
+        Step::Icmp => follow_found(packet, icmp::resolve(packet)),
+        step => step,
+    };
+    match step {
+        Step::Done(outcome) => outcome,
+        Step::Reply(order) => forward::reply::answer(packet, order),
+        // With a route no packet comes back to these.
+        Step::Open | Step::Fragment | Step::Icmp => Outcome { verdict: Verdict::PassNoConnection, egress: 0 },
+    }
+}
+
+#[inline(always)]
+fn follow_found(packet: Packet, found: Result<Route, Verdict>) -> Step {
+    match found {
+        Ok(route) => follow(packet, Some(route)),
+        Err(verdict) => Step::from(verdict),
+    }
+}
+
+/// Sends a packet of a known connection where that leads, or where `route` leads.
+#[inline(always)]
+fn follow(packet: Packet, route: Option<Route>) -> Step {
+    // SAFETY: the program's own context.
+    Step::unpack(packet.forget(unsafe { pipeline_follow(packet.raw(), Route::pack(route)) }))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn pipeline_follow(ctx: *mut xdp_md, route: u64) -> u64 {
+    // SAFETY: the program's own context, by the contract of this function.
+    let packet = unsafe { Packet::from_raw(ctx) };
+    match try_follow(packet, Route::unpack(route)) {
+        Ok(step) => step,
+        Err(verdict) => Step::from(verdict),
+    }
+    .pack()
+}
+
+#[inline(always)]
+fn try_follow(packet: Packet, known: Option<Route>) -> Result<Step, Verdict> {
+    let (window, frame, ip) = parse::headers(packet)?;
+    let route = match known {
+        Some(route) => route,
+        None if ip.is_icmp() => return Ok(Step::Icmp),
+        None if !service::concerns(ip.src, ip.dst) => return Err(Verdict::PassNotOurs),
+        None if ip.proto != ip_proto::TCP && ip.proto != ip_proto::UDP => return Err(Verdict::PassNoService),
+        None if !ip.is_complete(window) => return Err(Verdict::DropBadLength),
+        None if ip.part == Part::Later => return Ok(Step::Fragment),
+        None if ip.part == Part::First => return Ok(Step::Open),
+        None => {
+            let transport = parse::l4::read(window, &ip)?;
+            let key = key(&ip, &transport);
+            let place = table::find(&key, settings::hash(&key));
+            match place.and_then(|place| connection::follow(place, transport.flags, connection::now())) {
+                Some(route) => route,
+                None => return Ok(Step::Open),
+            }
+        }
+    };
+    forward::send(packet, window, &ip, frame.tags, &route)
+}
+
+/// Chooses a real server for a packet whose flow is not known, and enters the connection into the table.
+#[inline(always)]
+fn open(packet: Packet) -> Result<Route, Verdict> {
+    // SAFETY: the program's own context.
+    connection::unpack_opened(packet.forget(unsafe { pipeline_open(packet.raw()) }))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn pipeline_open(ctx: *mut xdp_md) -> u64 {
+    // SAFETY: the program's own context, by the contract of this function.
+    connection::pack_opened(try_open(unsafe { Packet::from_raw(ctx) }))
+}
+
+#[inline(always)]
+fn try_open(packet: Packet) -> Result<Route, Verdict> {
+    let (window, frame, ip) = parse::headers(packet)?;
+    let transport = parse::l4::read(window, &ip)?;
+    let opening = connection::new_opening().ok_or(Verdict::PassNoConnection)?;
+    opening.key = key(&ip, &transport);
+    opening.hash = settings::hash(&opening.key);
+    opening.now = connection::now();
+    opening.flags = transport.flags;
+    opening.sender = Sender::of(packet, window, frame.tags)?;
+    let opening = &*opening;
+    let is_first = ip.part == Part::First;
+    if is_first
+        && let Some(place) = Place::at(table::find_index(&opening.key))
+        && let Some(route) = connection::follow(place, opening.flags, opening.now)
+    {
+        fragment::remember(packet, &route);
+        return Ok(route);
+    }
+    let route = connection::open(opening)?;
+    if is_first {
+        fragment::remember(packet, &route);
+    }
+    trace::connection(packet, &opening.key, &route);
+    Ok(route)
+}
+
+#[inline(always)]
+fn key(ip: &parse::Ip, transport: &Transport) -> FlowKey {
+    FlowKey {
+        src: ip.src,
+        dst: ip.dst,
+        sport: transport.sport,
+        dport: transport.dport,
+        proto: ip.proto as u32,
+    }
+}
+
+impl Outcome {
+    /// As one word: what a function of its own can return.
+    #[inline(always)]
+    pub fn pack(self) -> u64 {
+        (self.egress as u64) << 32 | self.verdict as u64
+    }
+
+    /// From [`Self::pack`].
+    #[inline(always)]
+    pub fn unpack(word: u64) -> Self {
+        let verdict = Verdict::from_slot(word as u32 & 0xff).unwrap_or(Verdict::PassMalformed);
+        Self { verdict, egress: (word >> 32) as u32 }
+    }
+}
+
+impl From<Verdict> for Step {
+    #[inline(always)]
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::ReplyTimeExceeded | Verdict::ReplyNoServer => {
+                Self::Reply(forward::reply::Order { verdict, mtu: 0, server: None })
+            }
+            _ => Self::Done(Outcome { verdict, egress: 0 }),
+        }
+    }
+}
+
+impl Step {
+    const KIND_SHIFT: u32 = 8;
+    const OPEN: u64 = 1 << Self::KIND_SHIFT;
+    const ICMP: u64 = 2 << Self::KIND_SHIFT;
+    const FRAGMENT: u64 = 3 << Self::KIND_SHIFT;
+    const REPLY: u64 = 4 << Self::KIND_SHIFT;
+
+    /// As one word: a verdict in the lowest byte, the kind of step in the next, the rest as the kind says.
+    #[inline(always)]
+    fn pack(self) -> u64 {
+        match self {
+            Self::Done(outcome) => outcome.pack(),
+            Self::Open => Self::OPEN,
+            Self::Fragment => Self::FRAGMENT,
+            Self::Icmp => Self::ICMP,
+            Self::Reply(order) => Self::REPLY | order.pack(),
+        }
+    }
+
+    #[inline(always)]
+    fn unpack(word: u64) -> Self {
+        match word & 0xff00 {
+            0 => Self::Done(Outcome::unpack(word)),
+            Self::OPEN => Self::Open,
+            Self::FRAGMENT => Self::Fragment,
+            Self::ICMP => Self::Icmp,
+            _ => Self::Reply(forward::reply::Order::unpack(word)),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Which packets concern the data plane, and which virtual server they are for.
+
+use lb_common::{
+    Addr, Port,
+    filter::{Role, position},
+    service::{Service, ServiceKey},
+};
+
+use crate::maps;
+
+/// Whether a packet may concern the data plane: it goes to an address of a virtual server, or comes from a real
+/// server behind NAT. False positives are possible, false negatives are not.
+#[inline(always)]
+pub fn concerns(src: Addr, dst: Addr) -> bool {
+    is_marked(dst, Role::Virtual) || is_marked(src, Role::NatServer)
+}
+
+#[inline(always)]
+fn is_marked(addr: Addr, role: Role) -> bool {
+    let (word, bit) = position(addr, role);
+    maps::filter(word) & bit != 0
+}
+
+/// The virtual server of an address, port and protocol: its own, or one of every port.
+#[inline(always)]
+pub fn find(addr: Addr, port: Port, proto: u8) -> Option<Service> {
+    maps::service(&ServiceKey::new(addr, port, proto))
+        .or_else(|| maps::service(&ServiceKey::new(addr, Port::ANY, proto)))
+}

@@ -1,0 +1,39 @@
+//! A data plane that only remembers: for tests of what decides.
+
+use anyhow::{bail, ensure};
+
+use super::DataPlane;
+use crate::{desired::State, reconcile::Operation};
+
+/// Remembers what it was told.
+#[derive(Debug, Default)]
+pub struct Fake {
+    state: State,
+}
+
+impl Fake {
+    /// One that does `state` already.
+    pub fn new(state: State) -> Self {
+        Self { state }
+    }
+}
+
+impl DataPlane for Fake {
+    fn observe(&self) -> State {
+        self.state.clone()
+    }
+
+    fn apply(&mut self, operation: &Operation) -> anyhow::Result<()> {
+        match operation {
+            Operation::Add(id, service) => {
+                ensure!(self.state.insert(*id, service.clone()).is_none(), "{id:?} is there already");
+            }
+            Operation::Change(id, service) => match self.state.get_mut(id) {
+                Some(there) => *there = service.clone(),
+                None => bail!("{id:?} is not there"),
+            },
+            Operation::Remove(id) => ensure!(self.state.remove(id).is_some(), "{id:?} is not there"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! From a virtual server to the slots from which the program chooses: pure.
+
+use lb_common::{
+    Addr,
+    schedule::{
+        MH_DEFAULT_SIZE, MhServer, NONE, SH_SLOTS, addr_fold, kernel_position, mh_mask, mh_table, rr_cycle,
+        scale_weights, sh_table, wrr_cycle, wrr_first_pick,
+    },
+    service::{Method, service_flag},
+};
+
+use crate::{
+    config::Scheduler,
+    desired::{Service, ServiceId},
+};
+
+/// The longest cycle that wrr gets; weights whose cycle would be longer are scaled down, which keeps their ratios to
+/// about one part in this many.
+const MAX_CYCLE: u32 = 16_384;
+
+/// How a virtual server chooses. Slots hold positions in [`Service::servers`], `None` for "no server".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// How the program chooses among `slots`.
+    pub method: Method,
+    /// [`service_flag`]s.
+    pub flags: u8,
+    /// What it chooses from.
+    pub slots: Vec<Option<usize>>,
+    /// What flows without a place in the connection table are spread over.
+    pub stateless: Vec<Option<usize>>,
+    /// Where the cycle of a new virtual server begins.
+    pub first: u32,
+}
+
+/// Lays out a virtual server.
+pub fn layout(id: &ServiceId, service: &Service) -> Layout {
+    let count = service.servers.len();
+    // The schedulers go by the kernel's order, in which the server added last comes first.
+    let configured = |position: usize| kernel_position(position, count);
+    let in_kernel_order: Vec<_> = (0..count).map(|position| &service.servers[configured(position)]).collect();
+    let weights: Vec<u32> = in_kernel_order.iter().map(|server| server.weight).collect();
+    let mut scaled = weights.clone();
+    // With more servers than slots of a cycle only some would ever be chosen; the configuration allows fewer.
+    scale_weights(&mut scaled, MAX_CYCLE);
+    let cycle = |emit_cycle: &dyn Fn(&mut dyn FnMut(usize))| {
+        let mut slots = Vec::new();
+        emit_cycle(&mut |position| slots.push(Some(configured(position))));
+        slots
+    };
+    let weighted = cycle(&|emit| wrr_cycle(&scaled, emit));
+    let even = cycle(&|emit| rr_cycle(&weights, emit));
+    let table = |table: &[u16]| {
+        table.iter().map(|&slot| if slot == NONE { None } else { Some(configured(slot.into())) }).collect()
+    };
+    let mut flags = 0;
+    if service.flags.port {
+        flags |= service_flag::HASH_PORT;
+    }
+    if service.flags.fallback {
+        flags |= service_flag::FALLBACK;
+    }
+    let available = |position: usize| weights[position] > 0;
+    match service.scheduler {
+        Scheduler::Rr => {
+            Layout { method: Method::Cycle, flags, stateless: even.clone(), slots: even, first: 0 }
+        }
+        Scheduler::Wrr => {
+            let first = u32::try_from(wrr_first_pick(&scaled)).unwrap_or(0);
+            Layout { method: Method::Cycle, flags, stateless: weighted.clone(), slots: weighted, first }
+        }
+        Scheduler::Lc | Scheduler::Wlc => {
+            let slots = (0..count).map(|position| Some(configured(position))).collect();
+            let (method, stateless) = match service.scheduler {
+                Scheduler::Lc => (Method::LeastConnection, even),
+                _ => (Method::WeightedLeastConnection, weighted),
+            };
+            Layout { method, flags, slots, stateless, first: 0 }
+        }
+        Scheduler::Sh => {
+            let mut slots = [NONE; SH_SLOTS];
+            sh_table(&weights, available, service.flags.fallback, &mut slots);
+            Layout { method: Method::SourceHash, flags, slots: table(&slots), stateless: weighted, first: 0 }
+        }
+        Scheduler::Mh => {
+            let mut slots = vec![NONE; MH_DEFAULT_SIZE];
+            let mut servers: Vec<MhServer> = in_kernel_order
+                .iter()
+                .map(|server| {
+                    // ipvsadm gives servers without NAT the port of the virtual server, and the kernel hashes it.
+                    let port = if server.port == 0 { id.port } else { server.port };
+                    MhServer::new(addr_fold(Addr::from_ip(server.address)), port, server.weight)
+                })
+                .collect();
+            if mh_table(&mut servers, &mut slots).is_err() {
+                // No server has a weight: the table stays empty.
+                slots.fill(NONE);
+            }
+            mh_mask(&mut slots, available);
+            Layout { method: Method::Maglev, flags, slots: table(&slots), stateless: weighted, first: 0 }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Forward, Protocol, SchedulerFlags},
+        desired::Server,
+    };
+
+    fn service(scheduler: Scheduler, weights: &[u32]) -> (ServiceId, Service) {
+        let servers = weights
+            .iter()
+            .zip(1u8..)
+            .map(|(&weight, host)| Server {
+                address: [10, 0, 0, host].into(),
+                port: 80,
+                forward: Forward::Nat,
+                weight,
+            })
+            .collect();
+        let id = ServiceId { address: [192, 0, 2, 1].into(), port: 80, protocol: Protocol::Tcp };
+        (id, Service { scheduler, flags: SchedulerFlags::default(), servers })
+    }
+
+    fn lay(scheduler: Scheduler, weights: &[u32]) -> Layout {
+        let (id, service) = service(scheduler, weights);
+        layout(&id, &service)
+    }
+
+    fn counts(slots: &[Option<usize>], servers: usize) -> Vec<usize> {
+        (0..servers).map(|server| slots.iter().filter(|&&slot| slot == Some(server)).count()).collect()
+    }
+
+    #[test]
+    fn rr_begins_with_the_server_added_last_and_leaves_out_weight_0() {
+        assert_eq!(lay(Scheduler::Rr, &[1, 5, 1]).slots, [Some(2), Some(1), Some(0)]);
+        assert_eq!(lay(Scheduler::Rr, &[1, 0, 1]).slots, [Some(2), Some(0)]);
+    }
+
+    #[test]
+    fn wrr_has_every_server_as_often_as_its_weight_says() {
+        assert_eq!(counts(&lay(Scheduler::Wrr, &[6, 4, 2]).slots, 3), [3, 2, 1]);
+    }
+
+    #[test]
+    fn weights_without_a_common_divisor_do_not_make_endless_cycles() {
+        let slots = lay(Scheduler::Wrr, &[65_535, 65_534, 1]).slots;
+        assert!(slots.len() <= MAX_CYCLE as usize, "{} slots", slots.len());
+        let counts = counts(&slots, 3);
+        assert!(counts[2] >= 1 && counts[0].abs_diff(counts[1]) <= 1, "{counts:?}");
+    }
+
+    #[test]
+    fn hash_tables_hold_every_server_with_a_weight_and_no_other() {
+        for scheduler in [Scheduler::Sh, Scheduler::Mh] {
+            let layout = lay(scheduler, &[1, 0, 2]);
+            let counts = counts(&layout.slots, 3);
+            assert!(counts[0] > 0 && counts[1] == 0 && counts[2] > counts[0], "{scheduler}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn without_servers_there_are_no_choices() {
+        for &scheduler in Scheduler::ALL {
+            for weights in [&[][..], &[0, 0]] {
+                let layout = lay(scheduler, weights);
+                assert!(layout.stateless.is_empty(), "{scheduler}");
+                if !matches!(scheduler, Scheduler::Lc | Scheduler::Wlc) {
+                    assert!(layout.slots.iter().all(Option::is_none), "{scheduler} {weights:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Ranges of an array map: who has which slots.
+
+/// Hands out ranges of `0..len`, first fit.
+#[derive(Debug)]
+pub struct Ranges {
+    /// Free ranges (start, length) in order, none empty, none touching the next.
+    free: Vec<(u32, u32)>,
+}
+
+impl Ranges {
+    /// All of `0..len` is free.
+    pub fn new(len: u32) -> Self {
+        Self { free: if len == 0 { Vec::new() } else { vec![(0, len)] } }
+    }
+
+    /// The start of a range of `len`, which is now taken; `None` when no gap is large enough.
+    pub fn take(&mut self, len: u32) -> Option<u32> {
+        if len == 0 {
+            return Some(0);
+        }
+        let at = self.free.iter().position(|&(_, free)| free >= len)?;
+        let (start, free) = self.free[at];
+        if free == len {
+            self.free.remove(at);
+        } else {
+            self.free[at] = (start + len, free - len);
+        }
+        Some(start)
+    }
+
+    /// Gives back a range that [`Self::take`] gave.
+    pub fn give(&mut self, start: u32, len: u32) {
+        if len == 0 {
+            return;
+        }
+        let at = self.free.partition_point(|&(other, _)| other < start);
+        self.free.insert(at, (start, len));
+        if at + 1 < self.free.len() && start + len == self.free[at + 1].0 {
+            self.free[at].1 += self.free.remove(at + 1).1;
+        }
+        if at > 0 && self.free[at - 1].0 + self.free[at - 1].1 == start {
+            self.free[at - 1].1 += self.free.remove(at).1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_two_owners_share_a_slot_and_nothing_is_lost(steps in proptest::collection::vec((0u32..20, any::<bool>()), 0..200)) {
+            let mut ranges = Ranges::new(256);
+            let mut owned: Vec<(u32, u32)> = Vec::new();
+            for (len, take) in steps {
+                if take || owned.is_empty() {
+                    if let Some(start) = ranges.take(len) {
+                        prop_assert!(start + len <= 256);
+                        prop_assert!(len == 0 || owned.iter().all(|&(s, l)| start + len <= s || s + l <= start));
+                        if len > 0 { owned.push((start, len)); }
+                    }
+                } else {
+                    let (start, len) = owned.swap_remove(len as usize % owned.len());
+                    ranges.give(start, len);
+                }
+            }
+            for (start, len) in owned {
+                ranges.give(start, len);
+            }
+            prop_assert_eq!(ranges.take(256), Some(0));
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What has to be done so that the data plane does what it should: pure.
+
+use crate::desired::{Service, ServiceId, State};
+
+/// One step; each leaves the data plane in a state that serves packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// A virtual server that is not there yet.
+    Add(ServiceId, Service),
+    /// One that is there with other contents. Servers that stay keep their connections.
+    Change(ServiceId, Service),
+    /// One that should not be there.
+    Remove(ServiceId),
+}
+
+/// The steps from `observed` to `desired`: new ones first, since they take from nobody; what goes, goes last.
+pub fn reconcile(desired: &State, observed: &State) -> Vec<Operation> {
+    let (mut operations, mut changes) = (Vec::new(), Vec::new());
+    for (id, service) in desired {
+        match observed.get(id) {
+            None => operations.push(Operation::Add(*id, service.clone())),
+            Some(there) if there != service => changes.push(Operation::Change(*id, service.clone())),
+            Some(_) => {}
+        }
+    }
+    operations.append(&mut changes);
+    operations
+        .extend(observed.keys().filter(|id| !desired.contains_key(id)).map(|id| Operation::Remove(*id)));
+    operations
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        config::{Forward, Protocol, Scheduler, SchedulerFlags},
+        dataplane::{DataPlane, fake::Fake},
+        desired::Server,
+    };
+
+    fn any_state() -> impl Strategy<Value = State> {
+        let server = (1u8..6, 0u32..4).prop_map(|(host, weight)| Server {
+            address: [10, 0, 0, host].into(),
+            port: 80,
+            forward: Forward::Nat,
+            weight,
+        });
+        let service =
+            (0..Scheduler::ALL.len(), proptest::collection::vec(server, 0..4)).prop_map(|(s, servers)| {
+                Service { scheduler: Scheduler::ALL[s], flags: SchedulerFlags::default(), servers }
+            });
+        let id = (1u8..6).prop_map(|host| ServiceId {
+            address: [192, 0, 2, host].into(),
+            port: 80,
+            protocol: Protocol::Tcp,
+        });
+        proptest::collection::btree_map(id, service, 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn once_applied_nothing_is_left_to_do(before in any_state(), after in any_state()) {
+            let mut plane = Fake::new(before.clone());
+            for operation in reconcile(&after, &before) {
+                plane.apply(&operation).expect("the fake takes every operation that fits its state");
+            }
+            prop_assert_eq!(plane.observe(), after.clone());
+            prop_assert!(reconcile(&after, &plane.observe()).is_empty());
+        }
+
+        #[test]
+        fn what_stays_the_same_is_not_touched(state in any_state()) {
+            prop_assert!(reconcile(&state, &state).is_empty());
+        }
+    }
+}

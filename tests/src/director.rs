@@ -1,0 +1,248 @@
+//! A running xdirector.
+
+use std::{
+    env,
+    fs::{self, File},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    Netns,
+    registry::{self, wait_until},
+};
+
+/// Names another binary than the release build of this workspace.
+pub const BINARY_VARIABLE: &str = "XDIRECTOR_BIN";
+/// Where `xdirector` finds the socket of a running instance.
+const SOCKET_VARIABLE: &str = "XDIRECTOR_SOCKET";
+
+/// How long xdirector may take to start: the kernel's verifier needs seconds where several labs start at once.
+const START: Duration = Duration::from_secs(20);
+
+/// `xdirector run` in a namespace. Dropping it stops it and prints its log; [`Director::stop`] prints nothing.
+#[derive(Debug)]
+pub struct Director {
+    netns: Netns,
+    directory: TempDir,
+    child: Option<Child>,
+}
+
+impl Director {
+    /// Starts xdirector in `netns` with the text of a configuration file, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it ends or does not answer within 20 s; the error holds its log.
+    pub fn start(netns: &Netns, configuration: &str) -> Result<Self> {
+        Self::start_with(netns, configuration, &[])
+    }
+
+    /// As [`Director::start`], with more arguments for `xdirector run`.
+    ///
+    /// # Errors
+    /// As [`Director::start`].
+    pub fn start_with(netns: &Netns, configuration: &str, arguments: &[&str]) -> Result<Self> {
+        let mut director = Self::spawn(netns, configuration, arguments)?;
+        let mut ended = None;
+        let answered = wait_until(START, || {
+            ended = director.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            ended.is_some() || director.socket().exists() && director.command(&["status"]).is_ok()
+        });
+        match ended {
+            Some(status) => bail!("xdirector ended with {status}; its log:\n{}", director.log()),
+            None if !answered => bail!("xdirector does not answer; its log:\n{}", director.log()),
+            None => Ok(director),
+        }
+    }
+
+    /// Runs xdirector with a configuration that it should refuse: its exit status and its log.
+    ///
+    /// # Errors
+    /// When it still runs after 20 s.
+    pub fn expect_refusal(netns: &Netns, configuration: &str) -> Result<(ExitStatus, String)> {
+        let mut director = Self::spawn(netns, configuration, &[])?;
+        let mut ended = None;
+        wait_until(START, || {
+            ended = director.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            ended.is_some()
+        });
+        let log = director.log();
+        let status =
+            ended.with_context(|| format!("xdirector runs with this configuration; its log:\n{log}"))?;
+        Ok((status, log))
+    }
+
+    fn spawn(netns: &Netns, configuration: &str, arguments: &[&str]) -> Result<Self> {
+        registry::install();
+        // Named as the namespace is, so that the lab's clean-up finds it too.
+        let directory = tempfile::Builder::new().prefix(&format!("{}-", netns.name())).tempdir()?;
+        let file = directory.path().join("xdirector.toml");
+        fs::write(&file, configuration)?;
+        let log = File::create(directory.path().join("log"))?;
+        let mut registry = registry::lock();
+        let child = netns
+            .command(binary_path())
+            .arg("run")
+            .arg("--config")
+            .arg(&file)
+            .args(arguments)
+            .env(SOCKET_VARIABLE, directory.path().join("socket"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // Ctrl-C is for the process that owns the lab; it stops xdirector in its own order.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("{} cannot be run", binary_path().display()))?;
+        registry.children.insert(child.id());
+        registry.directories.insert(directory.path().to_owned());
+        drop(registry);
+        Ok(Self { netns: netns.clone(), directory, child: Some(child) })
+    }
+
+    /// The socket on which it answers.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("socket")
+    }
+
+    /// The configuration file that it runs with.
+    #[must_use]
+    pub fn configuration(&self) -> PathBuf {
+        self.directory.path().join("xdirector.toml")
+    }
+
+    /// All that it has printed so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Its process, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// The output of `xdirector <arguments>` beside it, with the same socket.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn command(&self, arguments: &[&str]) -> Result<String> {
+        let out = self
+            .netns
+            .command(binary_path())
+            .args(arguments)
+            .env(SOCKET_VARIABLE, self.socket())
+            .output()
+            .with_context(|| format!("{} cannot be run", binary_path().display()))?;
+        if !out.status.success() {
+            bail!("xdirector {}: {}", arguments.join(" "), String::from_utf8_lossy(&out.stderr).trim());
+        }
+        Ok(String::from_utf8(out.stdout)?)
+    }
+
+    /// `xdirector status --json`.
+    ///
+    /// # Errors
+    /// When the command fails or prints something else.
+    pub fn status(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.command(&["status", "--json"])?)?)
+    }
+
+    /// `xdirector connections --json`.
+    ///
+    /// # Errors
+    /// When the command fails or prints something else.
+    pub fn connections(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.command(&["connections", "--json"])?)?)
+    }
+
+    /// Stops it with SIGTERM and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end well within 5 s; the error holds its log.
+    pub fn stop(&mut self) -> Result<()> {
+        let Some(status) = self.end() else { return Ok(()) };
+        match status {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!("xdirector ended with {status}; its log:\n{}", self.log()),
+            None => bail!("xdirector did not end on SIGTERM and was killed; its log:\n{}", self.log()),
+        }
+    }
+
+    /// Kills it with SIGKILL, as the kernel would when memory runs out, and waits for its end.
+    ///
+    /// # Errors
+    /// When the process cannot be killed.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(child) = &mut self.child {
+            child.kill()?;
+            child.wait()?;
+        }
+        self.end();
+        Ok(())
+    }
+
+    /// Ends the process: `None` when it had been stopped before, `Some(None)` when it had to be killed.
+    fn end(&mut self) -> Option<Option<ExitStatus>> {
+        let mut child = self.child.take()?;
+        if let Ok(pid) = i32::try_from(child.id()) {
+            // It may have ended by itself.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let mut status = None;
+        wait_until(Duration::from_secs(5), || {
+            status = child.try_wait().ok().flatten();
+            status.is_some()
+        });
+        if status.is_none() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let mut registry = registry::lock();
+        registry.children.remove(&child.id());
+        registry.directories.remove(self.directory.path());
+        Some(status)
+    }
+
+    /// Leaves xdirector running, and its files in place, when this process ends.
+    #[must_use]
+    pub fn keep(mut self) -> PathBuf {
+        if let Some(child) = self.child.take() {
+            let mut registry = registry::lock();
+            registry.children.remove(&child.id());
+            registry.directories.remove(self.directory.path());
+        }
+        self.directory.disable_cleanup(true);
+        self.directory.path().to_owned()
+    }
+}
+
+impl Drop for Director {
+    fn drop(&mut self) {
+        // Who is satisfied calls `stop`; a test that left before has failed.
+        if self.end().is_some() {
+            eprintln!("the log of xdirector in {}:\n{}", self.netns.name(), self.log());
+        }
+    }
+}
+
+/// Where the binary is looked for.
+#[must_use]
+pub fn binary_path() -> PathBuf {
+    env::var_os(BINARY_VARIABLE).map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/xdirector"),
+        PathBuf::from,
+    )
+}

@@ -1,0 +1,11 @@
+//! xdirector between real kernels: every test has its own lab of namespaces, runs `xdirector` in it and watches what
+//! ordinary clients get.
+
+mod distribution;
+mod forwarding;
+mod neighbours;
+mod operation;
+mod path_mtu;
+mod scenarios;
+mod support;
+mod transfer;
