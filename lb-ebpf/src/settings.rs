@@ -19,33 +19,33 @@ static SETTINGS: Global<Settings> =
 #[unsafe(no_mangle)]
 static TRACE: Global<u8> = Global::new(0);
 
-/// One word of the settings. `Global::load` would copy all of them for each.
+/// One word of the settings, by its number. `Global::load` would copy all of them for each.
 #[inline(always)]
-fn word(offset: usize) -> u32 {
-    let base = (&raw const SETTINGS).cast::<u8>();
-    // SAFETY: the callers below pass offsets of aligned words inside `Settings`, and `Global<T>` is transparent.
-    // Volatile, because the compiler believes in the initial value.
-    unsafe { base.add(offset).cast::<u32>().read_volatile() }
+fn word(number: usize) -> u32 {
+    let base = (&raw const SETTINGS).cast::<u32>();
+    // SAFETY: the callers below pass numbers of words inside `Settings`, which is words only, and `Global<T>` is
+    // transparent. Volatile, because the compiler believes in the initial value.
+    unsafe { base.add(number).read_volatile() }
 }
 
 /// The flow's hash under this program's secret.
 #[inline(always)]
 pub fn hash(flow: &FlowKey) -> FlowHash {
-    const AT: usize = core::mem::offset_of!(Settings, hash_keys);
-    let k = |i: usize| word(AT + 4 * i);
+    const AT: usize = core::mem::offset_of!(Settings, hash_keys) / 4;
+    let k = |i: usize| word(AT + i);
     flow.hash(&HashKeys([k(0), k(1), k(2), k(3), k(4), k(5), k(6), k(7), k(8), k(9)]))
 }
 
 /// Buckets of the connection table.
 #[inline(always)]
 pub fn buckets() -> u32 {
-    word(core::mem::offset_of!(Settings, buckets))
+    word(core::mem::offset_of!(Settings, buckets) / 4)
 }
 
 /// Ticks after which a connection in `state` is forgotten.
 #[inline(always)]
 pub fn timeout(state: u8) -> u32 {
-    word(core::mem::offset_of!(Settings, timeouts) + 4 * (state as usize & (STATES - 1)))
+    word(core::mem::offset_of!(Settings, timeouts) / 4 + (state as usize & (STATES - 1)))
 }
 
 /// Whether debug events are wanted.

@@ -211,11 +211,14 @@ fn addresses_of_real_servers() {
     assert_eq!(read(v6, "tun", "10.0.0.1"), ok("10.0.0.1", 443));
     assert_eq!(read(v4, "tun", "2001:db8::1"), ok("2001:db8::1", 80));
     assert_eq!(read("192.0.2.1:0", "nat", "10.0.0.1"), ok("10.0.0.1", 0));
-    assert_eq!(read("192.0.2.1:0", "nat", "10.0.0.1:8080"), ok("10.0.0.1", 8080));
     assert_eq!(read("192.0.2.1:0", "dr", "10.0.0.1"), ok("10.0.0.1", 0));
 
     assert_eq!(read(v4, "dr", "10.0.0.1:8080"), err("\"dr\" cannot change the port"));
     assert_eq!(read(v4, "tun", "10.0.0.1:8080"), err("\"tun\" cannot change the port"));
+    assert_eq!(
+        read("192.0.2.1:0", "nat", "10.0.0.1:8080"),
+        err("the virtual server has every port, which one port of a server cannot stand for")
+    );
     assert_eq!(read("192.0.2.1:0", "dr", "10.0.0.1:80"), err("\"dr\" cannot change the port"));
     assert_eq!(read("192.0.2.1:0", "tun", "10.0.0.1:80"), err("\"tun\" cannot change the port"));
     assert_eq!(

@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     process::Stdio,
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -184,8 +185,7 @@ fn http_get(server: SocketAddr) -> Result<String> {
 }
 
 fn udp_request(server: SocketAddr, number: usize) -> Result<String> {
-    let any: SocketAddr = if server.is_ipv4() { "0.0.0.0:0".parse()? } else { "[::]:0".parse()? };
-    let socket = UdpSocket::bind(any)?;
+    let socket = udp_socket(server.is_ipv4())?;
     socket.set_read_timeout(Some(REQUEST))?;
     // A connected socket takes answers from the server's own address only.
     socket.connect(server)?;
@@ -196,4 +196,19 @@ fn udp_request(server: SocketAddr, number: usize) -> Result<String> {
     let answer = std::str::from_utf8(&buffer[..len])?;
     let name = answer.strip_suffix(&question).with_context(|| format!("unexpected answer {answer:?}"))?;
     Ok(name.trim().to_owned())
+}
+
+/// A socket on a port that this process has not used before (within 40,000). The kernel's choice is random and comes
+/// back to a port that the director still remembers.
+fn udp_socket(ipv4: bool) -> Result<UdpSocket> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let any: IpAddr = if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    for _ in 0..100 {
+        let port = 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 40_000;
+        match UdpSocket::bind((any, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return Ok(bound?),
+        }
+    }
+    bail!("no free UDP port")
 }

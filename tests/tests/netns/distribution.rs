@@ -17,9 +17,10 @@ use crate::support::{configuration, fill, forward};
 
 const CONNECTIONS: usize = 2000;
 
-/// Weights 3, 2 and 1 make the cycle 1 1 2 1 2 3: 333 of them, and the first two again.
+/// Weights 3, 2 and 1 make the cycle 3 2 1 1 2 1 as the kernel's IPVS has it (docs/schedulers.md): 333 of them, and
+/// the first two again.
 fn wrr_of_2000() -> Counts {
-    [("Real 1", 1001), ("Real 2", 666), ("Real 3", 333)].map(|(name, count)| (name.to_owned(), count)).into()
+    [("Real 1", 999), ("Real 2", 667), ("Real 3", 334)].map(|(name, count)| (name.to_owned(), count)).into()
 }
 
 #[test]

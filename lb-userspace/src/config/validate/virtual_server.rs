@@ -222,6 +222,12 @@ impl Rules {
                 "port {vip_port} like the virtual server's, or none, or forward = \"nat\""
             ));
             report.error(&place, problem);
+        } else if port != 0 && vip_port == 0 {
+            let problem = Problem::new(
+                "the virtual server has every port, which one port of a server cannot stand for",
+            )
+            .expected("no port");
+            report.error(&place, problem);
         } else if port == 0 && vip_port != 0 {
             let problem =
                 Problem::new("port 0 keeps the client's port, which needs a virtual server with port 0")

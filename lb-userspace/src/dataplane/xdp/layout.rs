@@ -43,13 +43,9 @@ pub fn layout(id: &ServiceId, service: &Service) -> Layout {
     let mut scaled = weights.clone();
     // With more servers than slots of a cycle only some would ever be chosen; the configuration allows fewer.
     scale_weights(&mut scaled, MAX_CYCLE);
-    let cycle = |emit_cycle: &dyn Fn(&mut dyn FnMut(usize))| {
-        let mut slots = Vec::new();
-        emit_cycle(&mut |position| slots.push(Some(configured(position))));
-        slots
-    };
-    let weighted = cycle(&|emit| wrr_cycle(&scaled, emit));
-    let even = cycle(&|emit| rr_cycle(&weights, emit));
+    let (mut weighted, mut even) = (Vec::new(), Vec::new());
+    wrr_cycle(&scaled, |position| weighted.push(Some(configured(position))));
+    rr_cycle(&weights, |position| even.push(Some(configured(position))));
     let table = |table: &[u16]| {
         table.iter().map(|&slot| if slot == NONE { None } else { Some(configured(slot.into())) }).collect()
     };

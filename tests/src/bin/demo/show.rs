@@ -80,15 +80,15 @@ pub fn download(bytes: u64, time: Duration, sum: &str) {
     println!("    SHA-256 as sent: {}...\n", &sum[..32.min(sum.len())]);
 }
 
-/// At most `most` lines of a command's output.
+/// At most `most` lines of a command's output. Not indented: it may be 80 columns wide by itself.
 pub fn command_output(command: &str, output: &str, most: usize) {
     println!("director$ {command}");
     for line in output.lines().take(most) {
-        println!("    {line}");
+        println!("{line}");
     }
     let left = output.lines().count().saturating_sub(most);
     if left > 0 {
-        println!("    ... and {left} more lines");
+        println!("... and {left} more lines");
     }
     println!();
 }
