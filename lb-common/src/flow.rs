@@ -63,7 +63,7 @@ impl FlowKey {
 pub struct HashKeys(pub [u32; 10]);
 
 /// A flow's hash: says in which two buckets a connection may stand and by which tag it is known there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct FlowHash(u64);
 

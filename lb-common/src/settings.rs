@@ -13,11 +13,14 @@ pub struct Settings {
     pub buckets: u32,
     /// Nothing yet.
     pub reserved: u32,
+    /// The director's network namespace (`SO_NETNS_COOKIE`, lower half first), whose own connections to virtual servers
+    /// are balanced; 0: none are.
+    pub netns_cookie: [u32; 2],
     /// By [`crate::conn::State`]: after how many ticks without a packet a connection is forgotten.
     pub timeouts: [u32; STATES],
 }
 
-const _: () = assert!(size_of::<Settings>() == 40 + 8 + 64);
+const _: () = assert!(size_of::<Settings>() == 40 + 8 + 8 + 64);
 
 /// Name of the program's variable that holds [`Settings`].
 pub const SETTINGS: &str = "SETTINGS";

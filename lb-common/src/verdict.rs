@@ -136,6 +136,8 @@ events! {
     ConnectionReused = 51 "connection_reused",
     /// The next hop was not in the server's entry and came from the kernel's routing table.
     FibLookup = 52 "fib_lookup",
+    /// A connection of the director's own to a virtual server was given to a real server.
+    ConnectionLocal = 54 "connection_local",
     /// An answer (time exceeded, too big, port unreachable) was not sent because this CPU had sent its share of
     /// this second.
     ReplyLimited = 53 "reply_limited",

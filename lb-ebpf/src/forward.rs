@@ -6,7 +6,7 @@ pub mod tun;
 
 use lb_common::{
     Verdict,
-    conn::Direction,
+    conn::{Direction, NONE},
     server::{Forwarding, Macs, NextHop, Server},
 };
 
@@ -91,7 +91,11 @@ fn to_client(
 ) -> Result<Step, Verdict> {
     let hop = match way_back(route) {
         Some(hop) => hop,
-        None => *transmit::hop_by_kernel(packet, route)?,
+        // What has no place may be no answer at all, but meant for this machine.
+        None => *transmit::hop_by_kernel(packet, route).map_err(|verdict| match route.place {
+            NONE => Verdict::PassNoConnection,
+            _ => verdict,
+        })?,
     };
     if ip.ttl <= 1 {
         if ip.is_icmp() {

@@ -14,6 +14,7 @@ mod connection;
 mod forward;
 mod fragment;
 mod icmp;
+pub mod local;
 mod maps;
 mod opaque;
 mod packet;

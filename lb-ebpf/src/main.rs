@@ -3,11 +3,24 @@
 
 #[cfg(target_arch = "bpf")]
 mod entry {
-    use aya_ebpf::{macros::xdp, programs::XdpContext};
+    use aya_ebpf::{
+        macros::{cgroup_sock_addr, xdp},
+        programs::{SockAddrContext, XdpContext},
+    };
 
     #[xdp]
     fn xdirector(ctx: XdpContext) -> u32 {
         lb_ebpf::run(&ctx)
+    }
+
+    #[cgroup_sock_addr(connect4)]
+    fn connect4(ctx: SockAddrContext) -> i32 {
+        lb_ebpf::local::connect(&ctx, false)
+    }
+
+    #[cgroup_sock_addr(connect6)]
+    fn connect6(ctx: SockAddrContext) -> i32 {
+        lb_ebpf::local::connect(&ctx, true)
     }
 
     #[panic_handler]

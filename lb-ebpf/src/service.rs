@@ -12,7 +12,13 @@ use crate::maps;
 /// server behind NAT. False positives are possible, false negatives are not.
 #[inline(always)]
 pub fn concerns(src: Addr, dst: Addr) -> bool {
-    is_marked(dst, Role::Virtual) || is_marked(src, Role::NatServer)
+    is_virtual(dst) || is_marked(src, Role::NatServer)
+}
+
+/// Whether an address may be that of a virtual server.
+#[inline(always)]
+pub fn is_virtual(addr: Addr) -> bool {
+    is_marked(addr, Role::Virtual)
 }
 
 #[inline(always)]

@@ -12,8 +12,13 @@ use lb_common::{
 const _: () = assert!(matches!(NAME.as_bytes(), b"SETTINGS"));
 
 #[unsafe(no_mangle)]
-static SETTINGS: Global<Settings> =
-    Global::new(Settings { hash_keys: HashKeys([0; 10]), buckets: 0, reserved: 0, timeouts: [0; STATES] });
+static SETTINGS: Global<Settings> = Global::new(Settings {
+    hash_keys: HashKeys([0; 10]),
+    buckets: 0,
+    reserved: 0,
+    netns_cookie: [0; 2],
+    timeouts: [0; STATES],
+});
 
 /// Whether debug events are sent to the agent; 0 removes them from the program.
 #[unsafe(no_mangle)]
@@ -40,6 +45,13 @@ pub fn hash(flow: &FlowKey) -> FlowHash {
 #[inline(always)]
 pub fn buckets() -> u32 {
     word(core::mem::offset_of!(Settings, buckets) / 4)
+}
+
+/// The network namespace whose own connections are balanced.
+#[inline(always)]
+pub fn netns_cookie() -> u64 {
+    const AT: usize = core::mem::offset_of!(Settings, netns_cookie) / 4;
+    word(AT) as u64 | (word(AT + 1) as u64) << 32
 }
 
 /// Ticks after which a connection in `state` is forgotten.

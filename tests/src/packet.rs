@@ -26,7 +26,7 @@ mod layer;
 
 pub use layer::tcp_flags;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use layer::{Icmp, Ipv4, Ipv6, Layer, Tcp, Udp};
 
@@ -67,6 +67,11 @@ impl Packet {
         Self { layers: Vec::new() }.ipv6(source, destination)
     }
 
+    /// An IP packet of the addresses' version without a frame; see [`Packet::ip`].
+    pub fn bare_ip(source: IpAddr, destination: IpAddr) -> Self {
+        Self { layers: Vec::new() }.ip(source, destination)
+    }
+
     /// The same packet without Ethernet and VLAN headers, as an ICMP error quotes it.
     pub fn without_link(&self) -> Self {
         let link = |layer: &Layer| matches!(layer, Layer::Ethernet { .. } | Layer::Vlan { .. });
@@ -105,6 +110,18 @@ impl Packet {
     /// IPv6: hop limit 64. Inside another IP header it makes IP6IP6 or 6-in-4.
     pub fn ipv6(self, source: impl Into<Ipv6Addr>, destination: impl Into<Ipv6Addr>) -> Self {
         self.push(Layer::Ipv6(Ipv6::new(source.into(), destination.into())))
+    }
+
+    /// [`Packet::ipv4`] or [`Packet::ipv6`], as the addresses are.
+    ///
+    /// # Panics
+    /// When they are not of one version.
+    pub fn ip(self, source: IpAddr, destination: IpAddr) -> Self {
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => self.ipv4(source, destination),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => self.ipv6(source, destination),
+            _ => panic!("{source} and {destination} are of different versions"),
+        }
     }
 
     /// An IPv6 extension header of options or routing: `body` is what follows next header and length, and is padded
@@ -331,6 +348,12 @@ impl Packet {
         let changed = self.layers.last_mut().and_then(change);
         assert!(changed.is_some(), "{field}: the last layer has none: {:?}", self.layers.last());
         self
+    }
+}
+
+impl From<Packet> for Vec<u8> {
+    fn from(packet: Packet) -> Self {
+        packet.build()
     }
 }
 

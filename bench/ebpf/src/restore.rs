@@ -2,30 +2,7 @@
 
 use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, macros::map, maps::Array, programs::XdpContext};
 
-/// What to put back. `bench/src/object.rs` writes it by the same layout.
-#[repr(C)]
-pub struct Plan {
-    /// Bytes that the data plane puts in front.
-    pub grown: u32,
-    /// Whether it changes ports and checksum (TCP).
-    nat: u32,
-    /// Flows - 1 (a power of two less one); 0: always the same flow. The flow's number goes into the client's
-    /// address.
-    last_flow: u32,
-    /// Flows so far.
-    count: u32,
-    /// Address of the first flow's client, host byte order.
-    client: u32,
-    /// The frame's addresses.
-    macs: [u32; 3],
-    /// The IPv4 header.
-    header: [u32; 5],
-    /// Source and destination port.
-    ports: u32,
-    ethertype: u16,
-    /// TCP's checksum.
-    checksum: u16,
-}
+use crate::plan::Plan;
 
 #[map]
 static PLAN: Array<Plan> = Array::with_max_entries(1, 0);

@@ -4,6 +4,7 @@ mod attach;
 mod conntable;
 mod layout;
 mod load;
+mod local;
 mod mapped;
 mod ranges;
 mod tables;
@@ -97,6 +98,11 @@ impl XdpPlane {
             .map(|(name, ifindex)| attach::attach(program, name, ifindex, mode))
             .collect::<Result<Vec<_>, _>>()?;
         self.attachments = attachments;
+        if let Err(error) = local::attach(&mut self.ebpf) {
+            tracing::warn!(
+                "connections from this machine to its own virtual servers are not balanced: {error:#}"
+            );
+        }
         Ok(())
     }
 

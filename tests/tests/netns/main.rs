@@ -3,6 +3,7 @@
 
 mod distribution;
 mod forwarding;
+mod local;
 mod neighbours;
 mod operation;
 mod path_mtu;

@@ -2,7 +2,11 @@
 
 use std::{io, time::Duration};
 
-use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned, maps::MapError, programs::ProgramError};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
+    maps::MapError,
+    programs::{Program, ProgramError},
+};
 use lb_common::{
     conn::{STATES, State, WAYS, buckets_for, ticks},
     flow::HashKeys,
@@ -10,6 +14,7 @@ use lb_common::{
     settings::{SETTINGS, Settings, TRACE},
 };
 
+use super::local;
 use crate::config::Timeouts;
 
 /// The program, as `cargo xtask build` made it; empty when it was not built.
@@ -104,13 +109,13 @@ pub fn load(object: &[u8], sizes: Sizes, settings: &Settings, trace: bool) -> Re
         .map_max_entries(map_name::CONNECTIONS, buckets * WAYS)
         .load(object)
         .map_err(|error| explain(error, sizes))?;
-    let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
-    for name in names {
-        let program: &mut aya::programs::Xdp = match ebpf.program_mut(&name) {
-            Some(program) => program.try_into().map_err(EbpfError::ProgramError)?,
-            None => continue,
+    for (_, program) in ebpf.programs_mut() {
+        let loaded = match program {
+            Program::Xdp(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            _ => continue,
         };
-        program.load().map_err(|error| explain(EbpfError::ProgramError(error), sizes))?;
+        loaded.map_err(|error| explain(EbpfError::ProgramError(error), sizes))?;
     }
     Ok(ebpf)
 }
@@ -136,6 +141,7 @@ pub fn settings(max_connections: u32, timeouts: &Timeouts) -> io::Result<Setting
         hash_keys: HashKeys(keys),
         buckets: buckets_for(max_connections),
         reserved: 0,
+        netns_cookie: local::netns_cookie(),
         timeouts: state_timeouts(timeouts),
     })
 }

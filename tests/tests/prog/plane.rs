@@ -1,0 +1,269 @@
+//! The loaded program: running it on one packet (BPF_PROG_TEST_RUN), and changing what it knows.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    maps::{Array, HashMap, Map},
+    programs::{TestRun as _, TestRunOptions},
+};
+use lb_common::{
+    Addr, Event, FlowKey, Port, Verdict,
+    conn::{Connection, State, TAG_FREE, TagBucket, ticks},
+    fragment::{Fragment, FragmentKey},
+    ip_proto, map_name,
+};
+use lb_userspace::{
+    config::{Config, Protocol},
+    dataplane::{DataPlane as _, xdp::XdpPlane},
+    desired::{self, ServiceId},
+    netlink::{NextHop, Reason, Resolution},
+    reconcile::reconcile,
+};
+
+use crate::{case::Counts, scene::Client};
+
+/// The program with its maps.
+pub struct Plane {
+    plane: XdpPlane,
+}
+
+/// What became of a packet.
+pub struct Ran {
+    /// What the kernel was told.
+    pub action: u32,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+    /// Verdicts that were counted, with how often.
+    pub verdicts: BTreeMap<&'static str, u64>,
+    /// Events that were counted, with how often.
+    pub events: BTreeMap<&'static str, u64>,
+}
+
+impl Ran {
+    /// The one verdict that was counted.
+    ///
+    /// # Errors
+    /// When it is not exactly one.
+    pub fn verdict(&self) -> Result<&'static str> {
+        match self.verdicts.iter().collect::<Vec<_>>()[..] {
+            [(name, 1)] => Ok(name),
+            _ => anyhow::bail!("not one verdict was counted but {:?}", self.verdicts),
+        }
+    }
+}
+
+impl Plane {
+    /// Loads the program and programs its maps as the agent does.
+    pub fn load(config: &Config, hops: &[(IpAddr, NextHop, bool)]) -> Result<Self> {
+        let wanted = desired::desired(config);
+        let mut plane = XdpPlane::load(config, &wanted, false)?;
+        for operation in reconcile(&wanted, &plane.observe()) {
+            plane.apply(&operation)?;
+        }
+        for (target, hop, keeps_tags) in hops {
+            plane.set_next_hop(*target, &Resolution::Resolved(hop.clone()), *keeps_tags)?;
+        }
+        Ok(Self { plane })
+    }
+
+    /// The aya object.
+    pub fn ebpf(&mut self) -> &mut aya::Ebpf {
+        self.plane.ebpf()
+    }
+
+    /// Runs the program on a packet from an interface. `metadata` bytes stand in front of the packet.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn run(&mut self, link: u32, packet: &[u8], metadata: usize) -> Result<Ran> {
+        /// Room for what the program may add.
+        const GROWTH: usize = 256;
+        let before = self.plane.counters()?;
+        let input = [vec![0; metadata].as_slice(), packet].concat();
+        let mut output = vec![0; input.len() + GROWTH];
+        let context = context(metadata, input.len(), link)?;
+        let result = self
+            .plane
+            .program()?
+            .test_run(TestRunOptions {
+                data_in: Some(&input),
+                data_out: Some(&mut output),
+                ctx_in: Some(&context),
+                ..TestRunOptions::default()
+            })
+            .context("BPF_PROG_TEST_RUN")?;
+        output.truncate(result.data_size_out as usize);
+        let after = self.plane.counters()?;
+        let counted = |names: &mut dyn Iterator<Item = &'static str>| {
+            names.map(|name| (name, after[name] - before[name])).filter(|(_, count)| *count > 0).collect()
+        };
+        Ok(Ran {
+            action: result.return_value,
+            packet: output,
+            verdicts: counted(&mut Verdict::ALL.iter().map(|verdict| verdict.name())),
+            events: counted(&mut Event::ALL.iter().map(|event| event.name())),
+        })
+    }
+
+    /// What is counted for a real server.
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub fn counts(&self, service: &ServiceId, server: IpAddr) -> Result<Counts> {
+        let number = self.number(service, server)?;
+        let (load, stats) = (self.plane.server_load(number), self.plane.server_stats(number)?);
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        Ok(Counts {
+            // A count that went below zero has wrapped, and is shown as what it is.
+            active: i64::from(load.active.cast_signed()),
+            inactive: i64::from(load.inactive.cast_signed()),
+            connections: signed(stats.connections),
+            packets_in: signed(stats.packets_in),
+            bytes_in: signed(stats.bytes_in),
+            packets_out: signed(stats.packets_out),
+            bytes_out: signed(stats.bytes_out),
+        })
+    }
+
+    fn number(&self, service: &ServiceId, server: IpAddr) -> Result<u32> {
+        let found = self.plane.servers_of(service).find(|(there, _)| there.address == server);
+        Ok(found.with_context(|| format!("{service:?} has no server {server}"))?.1)
+    }
+
+    /// The state of a client's connection, if there is one.
+    pub fn state(&self, client: &Client, to: (IpAddr, u16, Protocol)) -> Option<State> {
+        let key = flow(client, to);
+        let mut found = None;
+        self.plane.connection_list().each(|listed, _, _| {
+            if listed.key == key {
+                found = Some(listed.state);
+            }
+            found.is_none()
+        });
+        found
+    }
+
+    /// Gives a real server another weight, as a reload of the configuration does.
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub fn set_weight(&mut self, service: &ServiceId, server: IpAddr, weight: u32) -> Result<()> {
+        self.number(service, server)?;
+        self.change(service, |servers| {
+            for there in servers.iter_mut().filter(|there| there.address == server) {
+                there.weight = weight;
+            }
+        })
+    }
+
+    /// Removes a real server.
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub fn remove_server(&mut self, service: &ServiceId, server: IpAddr) -> Result<()> {
+        self.number(service, server)?;
+        self.change(service, |servers| servers.retain(|there| there.address != server))
+    }
+
+    fn change(&mut self, id: &ServiceId, change: impl Fn(&mut Vec<desired::Server>)) -> Result<()> {
+        let observed = self.plane.observe();
+        let mut wanted = observed.clone();
+        change(&mut wanted.get_mut(id).with_context(|| format!("{id:?} is not served"))?.servers);
+        for operation in reconcile(&wanted, &observed) {
+            self.plane.apply(&operation)?;
+        }
+        Ok(())
+    }
+
+    /// The agent learns that an address's neighbour does not answer.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn lose_neighbour(&mut self, address: IpAddr) -> Result<()> {
+        let reason = Reason::NeighbourFailed { address, interface: "servers".to_owned() };
+        self.plane.set_next_hop(address, &Resolution::Unresolved(reason), true)
+    }
+
+    /// Lets all places of a client's connections look as if their last packet had come `seconds` earlier.
+    ///
+    /// # Errors
+    /// When the client has none.
+    pub fn age_connections(&mut self, client: &Client, seconds: u64) -> Result<()> {
+        let address = Addr::from_ip(client.address);
+        let mut places: Array<_, Connection> = Array::try_from(self.map(map_name::CONNECTIONS)?)?;
+        let mut aged = 0;
+        for index in 0..places.len() {
+            let mut place = places.get(&index, 0)?;
+            if place.src == address || place.dst == address {
+                place.last_seen = place.last_seen.wrapping_sub(ticks(seconds * 1_000_000_000));
+                places.set(index, place, 0)?;
+                aged += 1;
+            }
+        }
+        ensure!(aged > 0, "{} has no connection", client.address);
+        Ok(())
+    }
+
+    /// The same for what is remembered of the client's fragments.
+    ///
+    /// # Errors
+    /// When nothing is remembered.
+    pub fn age_fragments(&mut self, client: &Client, seconds: u64) -> Result<()> {
+        let address = Addr::from_ip(client.address);
+        let mut map: HashMap<_, FragmentKey, Fragment> = HashMap::try_from(self.map(map_name::FRAGMENTS)?)?;
+        let keys = map.keys().collect::<Result<Vec<_>, _>>()?;
+        let theirs: Vec<_> = keys.into_iter().filter(|key| key.src == address).collect();
+        ensure!(!theirs.is_empty(), "no fragments of {} are remembered", client.address);
+        for key in theirs {
+            let mut fragment = map.get(&key, 0)?;
+            fragment.seen = fragment.seen.wrapping_sub(ticks(seconds * 1_000_000_000));
+            map.insert(key, fragment, 0)?;
+        }
+        Ok(())
+    }
+
+    /// The agent ends every connection whose time is over.
+    pub fn sweep(&mut self) {
+        self.plane.sweep(1.0);
+    }
+
+    /// How many places of the connection table are free.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn free_places(&mut self) -> Result<usize> {
+        let buckets: Array<_, TagBucket> = Array::try_from(self.map(map_name::TAGS)?)?;
+        let buckets = buckets.iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(buckets.iter().flat_map(|bucket| bucket.0).filter(|tag| *tag == TAG_FREE).count())
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut Map> {
+        self.plane.ebpf().map_mut(name).with_context(|| format!("no map {name}"))
+    }
+}
+
+/// `struct xdp_md`: the packet's data from `data` to `data_end`, metadata from `data_meta`, then interface, queue and
+/// egress interface.
+fn context(data: usize, data_end: usize, link: u32) -> Result<[u8; 24]> {
+    let fields = [u32::try_from(data)?, u32::try_from(data_end)?, 0, link, 0, 0];
+    let mut bytes = [0; 24];
+    for (place, field) in bytes.chunks_exact_mut(4).zip(fields) {
+        place.copy_from_slice(&field.to_ne_bytes());
+    }
+    Ok(bytes)
+}
+
+fn flow(client: &Client, (address, port, protocol): (IpAddr, u16, Protocol)) -> FlowKey {
+    FlowKey {
+        src: Addr::from_ip(client.address),
+        dst: Addr::from_ip(address),
+        sport: Port::from_number(client.port),
+        dport: Port::from_number(port),
+        proto: match protocol {
+            Protocol::Tcp => ip_proto::TCP,
+            Protocol::Udp => ip_proto::UDP,
+        }
+        .into(),
+    }
+}
