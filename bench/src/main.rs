@@ -1,6 +1,10 @@
 //! `cargo xtask bench`: what a packet costs, and how much traffic goes through the lab.
 
+mod cpu;
+mod object;
 mod packet;
+mod plan;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -19,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Nanoseconds a packet on every path, on one CPU, beside an empty program and a floor
     Packet(packet::Options),
+    /// Connections, packets and bytes a second through a lab, beside nftables and HAProxy doing the same job
+    Traffic(traffic::Options),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +41,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "benchmarks load BPF programs: run them as root");
     match &arguments.command {
         Command::Packet(options) => packet::run(options),
+        Command::Traffic(options) => traffic::run(options),
     }
 }
 

@@ -1,6 +1,5 @@
 //! `bench packet`: nanoseconds a packet by BPF_PROG_TEST_RUN, on one CPU. docs/performance.md tells the method.
 
-mod cpu;
 mod frames;
 mod measure;
 mod memory;
@@ -40,7 +39,7 @@ pub struct Options {
 
 /// Measures and prints.
 pub fn run(options: &Options) -> Result<()> {
-    let cpu = cpu::pin(options.cpu)?;
+    let cpu = crate::cpu::pin(options.cpu)?;
     let report = measure_all(if options.quick { Runs::QUICK } else { Runs::FULL }, cpu)?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report.json())?);

@@ -101,6 +101,17 @@ impl Connection {
         }
     }
 
+    /// Whether `reverse` is the other direction of this forward place. Two processors that open one connection at the same
+    /// moment may leave a forward place whose peer has become somebody else's.
+    #[inline(always)]
+    pub fn is_peer(&self, reverse: &Self) -> bool {
+        reverse.meta.direction() as u32 == Direction::Reverse as u32
+            && reverse.dst.words()[3] == self.src.words()[3]
+            && reverse.dst.words()[2] == self.src.words()[2]
+            && reverse.dport.wire() == self.sport.wire()
+            && reverse.server == self.server
+    }
+
     /// The place of the other direction ([`Direction::Forward`] only); [`NONE`] without NAT.
     #[inline(always)]
     pub const fn peer(&self) -> u32 {

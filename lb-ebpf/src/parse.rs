@@ -8,8 +8,7 @@ pub mod l4;
 
 use lb_common::{Addr, Port, Verdict};
 
-use eth::frame;
-pub use eth::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, VLAN_TAG};
+pub use eth::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, VLAN_TAG, frame};
 use ip::ip;
 
 use crate::packet::{Packet, Window};

@@ -9,8 +9,8 @@ use lb_common::{FlowKey, Verdict, ip_proto};
 use crate::{
     connection::{self, Route, Sender},
     forward, fragment, icmp,
-    packet::Packet,
-    parse::{self, Part, Transport},
+    packet::{Packet, Window},
+    parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Ip, Part, Transport},
     service, settings,
     table::{self, Place},
     trace,
@@ -68,25 +68,59 @@ fn follow_found(packet: Packet, found: Result<Route, Verdict>) -> Step {
 /// Sends a packet of a known connection where that leads, or where `route` leads.
 #[inline(always)]
 fn follow(packet: Packet, route: Option<Route>) -> Step {
-    // SAFETY: the program's own context.
-    Step::unpack(packet.forget(unsafe { pipeline_follow(packet.raw(), Route::pack(route)) }))
+    let route = Route::pack(route);
+    // SAFETY (both): the program's own context.
+    let step = match parse::frame(packet.window()) {
+        Ok(frame) if frame.ethertype == ETHERTYPE_IPV4 => unsafe { pipeline_follow_v4(packet.raw(), route) },
+        Ok(frame) if frame.ethertype == ETHERTYPE_IPV6 => unsafe { pipeline_follow_v6(packet.raw(), route) },
+        Ok(_) => return Step::from(Verdict::PassNotIp),
+        Err(verdict) => return Step::from(verdict),
+    };
+    Step::unpack(packet.forget(step))
+}
+
+// One function for each version of IP: in each the compiler knows which words of an address are constant.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn pipeline_follow_v4(ctx: *mut xdp_md, route: u64) -> u64 {
+    // SAFETY: the program's own context, by the contract of this function.
+    let packet = unsafe { Packet::from_raw(ctx) };
+    let window = packet.window();
+    let step = parse::frame(window).and_then(
+        #[inline(always)]
+        |frame| {
+            let ip = parse::ipv4::read(window, frame.payload).ok_or(Verdict::PassMalformed)?;
+            follow_ip(packet, window, frame, &ip, Route::unpack(route))
+        },
+    );
+    step.unwrap_or_else(Step::from).pack()
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn pipeline_follow(ctx: *mut xdp_md, route: u64) -> u64 {
+unsafe extern "C" fn pipeline_follow_v6(ctx: *mut xdp_md, route: u64) -> u64 {
     // SAFETY: the program's own context, by the contract of this function.
     let packet = unsafe { Packet::from_raw(ctx) };
-    match try_follow(packet, Route::unpack(route)) {
-        Ok(step) => step,
-        Err(verdict) => Step::from(verdict),
-    }
-    .pack()
+    let window = packet.window();
+    let step = parse::frame(window).and_then(
+        #[inline(always)]
+        |frame| {
+            let ip = parse::ipv6::read(packet, window, frame.payload)?;
+            follow_ip(packet, window, frame, &ip, Route::unpack(route))
+        },
+    );
+    step.unwrap_or_else(Step::from).pack()
 }
 
 #[inline(always)]
-fn try_follow(packet: Packet, known: Option<Route>) -> Result<Step, Verdict> {
-    let (window, frame, ip) = parse::headers(packet)?;
+fn follow_ip(
+    packet: Packet,
+    window: Window,
+    frame: Frame,
+    ip: &Ip,
+    known: Option<Route>,
+) -> Result<Step, Verdict> {
     let route = match known {
         Some(route) => route,
         None if ip.is_icmp() => return Ok(Step::Icmp),
@@ -96,8 +130,8 @@ fn try_follow(packet: Packet, known: Option<Route>) -> Result<Step, Verdict> {
         None if ip.part == Part::Later => return Ok(Step::Fragment),
         None if ip.part == Part::First => return Ok(Step::Open),
         None => {
-            let transport = parse::l4::read(window, &ip)?;
-            let key = key(&ip, &transport);
+            let transport = parse::l4::read(window, ip)?;
+            let key = key(ip, &transport);
             let place = table::find(&key, settings::hash(&key));
             match place.and_then(|place| connection::follow(place, transport.flags, connection::now())) {
                 Some(route) => route,
@@ -105,7 +139,7 @@ fn try_follow(packet: Packet, known: Option<Route>) -> Result<Step, Verdict> {
             }
         }
     };
-    forward::send(packet, window, &ip, frame.tags, &route)
+    forward::send(packet, window, ip, frame.tags, &route)
 }
 
 /// Chooses a real server for a packet whose flow is not known, and enters the connection into the table.
@@ -150,7 +184,7 @@ fn try_open(packet: Packet) -> Result<Route, Verdict> {
 }
 
 #[inline(always)]
-fn key(ip: &parse::Ip, transport: &Transport) -> FlowKey {
+fn key(ip: &Ip, transport: &Transport) -> FlowKey {
     FlowKey {
         src: ip.src,
         dst: ip.dst,

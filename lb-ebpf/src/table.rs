@@ -389,7 +389,12 @@ extern "C" fn table_remove(index: u32) -> u32 {
         let count = if is_active(word.state()) { load.active } else { load.inactive };
         count.fetch_add(u32::MAX);
     }
-    discard(place.peer());
+    if let Some(peer) = Place::at(place.peer()) {
+        // SAFETY: maps' values.
+        if unsafe { (*place.entry).is_peer(&*peer.entry) } {
+            discard(peer.index);
+        }
+    }
     clear_tag(place.index);
     1
 }

@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::PerCpuArray,
 };
 use lb_common::{
-    Addr, Event, Verdict,
+    Event, Verdict,
     conn::Direction,
     server::{Macs, NextHop, Server, next_hop_flag},
 };
@@ -71,25 +71,20 @@ fn ask_kernel(packet: Packet, route: &Route) -> Option<NextHop> {
     const AF_INET: u8 = 2;
     const AF_INET6: u8 = 10;
     stats::count_event(Event::FibLookup);
-    let (_, _, ip) = parse::headers(packet).ok()?;
     let server = maps::server(route.server)?;
-    let (source, target) = match route.direction {
-        // A tunnel's outer packet comes from the director; its address may not be known yet, which costs a policy
-        // rule its choice and nobody else anything.
-        Direction::Forward if ip.src.is_v4() == server.addr.is_v4() => (ip.src, server.addr),
-        Direction::Forward => (Addr::default(), server.addr),
-        Direction::Reverse => (server.vip, ip.dst),
+    // The source is left open: what the packet has, or a tunnel would get, matters to policy rules only.
+    let target = match route.direction {
+        Direction::Forward => server.addr,
+        Direction::Reverse => parse::headers(packet).ok()?.2.dst,
     };
     // SAFETY: plain integers and unions of them; all bits zero is a value.
     let mut params: FibParams = unsafe { core::mem::zeroed() };
     params.ifindex = packet.ingress();
     if target.is_v4() {
         params.family = AF_INET;
-        params.__bindgen_anon_3.ipv4_src = if source.is_v4() { source.v4_word() } else { 0 };
         params.__bindgen_anon_4.ipv4_dst = target.v4_word();
     } else {
         params.family = AF_INET6;
-        params.__bindgen_anon_3.ipv6_src = source.words();
         params.__bindgen_anon_4.ipv6_dst = target.words();
     }
     let size = size_of::<FibParams>() as i32;
@@ -101,7 +96,8 @@ fn ask_kernel(packet: Packet, route: &Route) -> Option<NextHop> {
     const _: () = assert!(size_of::<FibParams>() == 64 && core::mem::offset_of!(FibParams, smac) == 52);
     // SAFETY: all of the parameters.
     let words = unsafe { (&raw const params).cast::<[u32; 16]>().read_volatile() };
-    let mtu = exceeded_mtu_of(packet.raw(), params.ifindex, ip.len);
+    // No packet is as long as this, so the answer is the interface's MTU.
+    let mtu = exceeded_mtu_of(packet.raw(), params.ifindex, u16::MAX.into());
     Some(NextHop {
         ifindex: params.ifindex,
         mtu: if mtu == 0 { u16::MAX } else { mtu as u16 },

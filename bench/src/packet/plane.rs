@@ -1,13 +1,10 @@
 //! The data plane as the benchmark drives it: loaded from the benchmark's object, attached to nothing.
 
-use std::{
-    collections::BTreeMap, env, ffi::OsString, fs, net::IpAddr, os::fd::AsFd as _, path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, os::fd::AsFd as _, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
-    maps::{Array, Map},
+    maps::Map,
     programs::{TestRun as _, TestRunOptions, Xdp},
 };
 use lab::packet::tcp_flags;
@@ -29,29 +26,14 @@ use super::{
     measure::{Measurement, Runs},
     memory,
 };
-
-/// The layout that the program shares with this file.
-#[path = "../../ebpf/src/plan.rs"]
-mod plan;
-use plan::Plan;
+use crate::plan::{self, Plan};
 
 /// The client of the first flow, 10.0.0.0; those of the others follow.
 pub const FIRST_FLOW: u32 = 0x0a00_0000;
-/// Names another object file than the one that `cargo xtask build` makes.
-const OBJECT_VARIABLE: &str = "XDIRECTOR_BENCH_OBJECT";
 /// Real servers of a virtual server.
 const SERVERS: u8 = 4;
 /// The interface on which BPF_PROG_TEST_RUN says that packets arrive: the loopback's index, 1 in every namespace.
 const INTERFACE: u32 = 1;
-/// The name of the plan's map.
-const PLAN: &str = "PLAN";
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct PlanValue(Plan);
-// SAFETY: integers without padding.
-unsafe impl aya::Pod for PlanValue {}
-
 /// The loaded data plane.
 pub struct Plane {
     xdp: XdpPlane,
@@ -63,7 +45,7 @@ impl Plane {
     pub fn load(max_connections: u32) -> Result<Self> {
         let (config, _) = config::parse("bench", &configuration(max_connections))?;
         let state = desired(&config);
-        let mut xdp = XdpPlane::load_object(&object()?, &config, &state, false)?;
+        let mut xdp = XdpPlane::load_object(&crate::object::read()?, &config, &state, false)?;
         for (id, service) in &state {
             xdp.apply(&Operation::Add(*id, service.clone()))?;
             for server in &service.servers {
@@ -254,11 +236,16 @@ impl Plane {
         }
     }
 
+    /// `flows`: a power of two.
     fn set_plan(&mut self, kind: Kind, packet: &[u8], flows: u32) -> Result<()> {
-        let plan = plan_for(kind, packet, flows)?;
-        let map = self.xdp.ebpf().map_mut(PLAN).context("the benchmark's object has no plan")?;
-        Array::<_, PlanValue>::try_from(map)?.set(0, PlanValue(plan), 0)?;
-        Ok(())
+        let plan = Plan {
+            grown: kind.grown(),
+            nat: u32::from(kind == Kind::Nat),
+            last_flow: flows - 1,
+            client: FIRST_FLOW,
+            ..plan::of(packet)?
+        };
+        plan::set(self.xdp.ebpf(), plan)
     }
 }
 
@@ -272,27 +259,6 @@ impl Kind {
     }
 }
 
-fn plan_for(kind: Kind, packet: &[u8], flows: u32) -> Result<Plan> {
-    let word = |at: usize| -> Result<u32> {
-        Ok(u32::from_ne_bytes(packet.get(at..at + 4).context("a short packet")?.try_into()?))
-    };
-    let half = |at: usize| -> Result<u16> {
-        Ok(u16::from_ne_bytes(packet.get(at..at + 2).context("a short packet")?.try_into()?))
-    };
-    Ok(Plan {
-        grown: kind.grown(),
-        nat: u32::from(kind == Kind::Nat),
-        last_flow: flows - 1,
-        count: 0,
-        client: FIRST_FLOW,
-        macs: [word(0)?, word(4)?, word(8)?],
-        header: [word(14)?, word(18)?, word(22)?, word(26)?, word(30)?],
-        ports: word(34)?,
-        ethertype: half(12)?,
-        checksum: half(50)?,
-    })
-}
-
 /// Time that this thread has spent, in user space and in the kernel: other processes on the CPU do not count.
 fn cpu_time() -> Result<Duration> {
     Ok(nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
@@ -303,17 +269,6 @@ fn changes(before: &BTreeMap<&'static str, u64>, after: &BTreeMap<&'static str, 
     let parts: Vec<String> =
         changed.filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} +{count}")).collect();
     parts.join(", ")
-}
-
-fn object() -> Result<Vec<u8>> {
-    let path = env::var_os(OBJECT_VARIABLE).unwrap_or_else(|| {
-        OsString::from(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../target/bpf/bpfel-unknown-none/release/xdirector-bench"
-        ))
-    });
-    let path = PathBuf::from(path);
-    fs::read(&path).map_err(|error| anyhow!("{}: {error}; `cargo xtask build` makes it", path.display()))
 }
 
 fn configuration(max_connections: u32) -> String {

@@ -16,10 +16,10 @@ pub fn ip(packet: Packet, window: Window, frame: Frame) -> Result<Ip, Verdict> {
 }
 
 impl Ip {
-    /// Whether the payload is ICMP of either version.
+    /// Whether the payload is the ICMP of this version.
     #[inline(always)]
     pub fn is_icmp(&self) -> bool {
-        self.proto == ip_proto::ICMP || self.proto == ip_proto::ICMPV6
+        self.proto == if self.v6 { ip_proto::ICMPV6 } else { ip_proto::ICMP }
     }
 
     /// Whether the packet is as long as it says and no longer than the frame (padding may follow it).

@@ -36,10 +36,12 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
 
 /// Logs to standard error; `XDIRECTOR_LOG` takes the directives of tracing's `EnvFilter`.
 fn start_log(trace: bool) -> anyhow::Result<()> {
-    let default = if trace { "debug,netlink_proto=info" } else { "info" };
+    let default = if trace { "debug" } else { "info" };
     let filter = EnvFilter::try_from_env("XDIRECTOR_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    // The data plane's events come through aya-log, which writes to `log`.
-    tracing_log::LogTracer::init()?;
+    // The data plane's events come through aya-log, which writes to `log`. So does how aya loads a program.
+    tracing_log::LogTracer::builder()
+        .ignore_all(["aya_obj", "aya::", "netlink_proto", "rtnetlink"])
+        .init()?;
     let format = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

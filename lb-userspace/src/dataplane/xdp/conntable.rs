@@ -160,7 +160,7 @@ impl Memory {
     fn peer_of(&self, place: &Connection) -> Option<u32> {
         match place.peer() {
             NONE => None,
-            peer if peer < self.places.len() => Some(peer),
+            peer if peer < self.places.len() && place.is_peer(&self.places.copy(peer)) => Some(peer),
             _ => None,
         }
     }
