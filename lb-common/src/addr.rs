@@ -74,6 +74,13 @@ impl Addr {
         self.words
     }
 
+    /// The same as two 64-bit words.
+    #[inline(always)]
+    pub const fn halves(self) -> [u64; 2] {
+        let w = self.words;
+        [w[0] as u64 | (w[1] as u64) << 32, w[2] as u64 | (w[3] as u64) << 32]
+    }
+
     /// The IPv4 address as the native word that stands in a packet.
     #[inline(always)]
     pub const fn v4_word(self) -> u32 {

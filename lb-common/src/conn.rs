@@ -35,13 +35,42 @@ pub const fn buckets_for(max_connections: u32) -> u32 {
     places.div_ceil(WAYS as u64) as u32
 }
 
-/// The clock of the table: `CLOCK_MONOTONIC` in units of 2^24 ns (16.8 ms), which wraps after 834 days.
-pub const TICK_SHIFT: u32 = 24;
+/// The clock of the table: the kernel's jiffies, some of them together a tick of 12 to 24 ms, so that 32 bits last for more
+/// than a year. The kernel puts jiffies into the program as a plain load; every other clock is a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// Nanoseconds of one jiffy.
+    jiffy: u64,
+}
 
-/// A time in ticks.
-#[inline(always)]
-pub const fn ticks(nanoseconds: u64) -> u32 {
-    (nanoseconds >> TICK_SHIFT) as u32
+impl Clock {
+    /// The shortest tick.
+    const TICK: u64 = 12_000_000;
+
+    /// The clock of a kernel whose jiffy takes so many nanoseconds.
+    pub const fn new(jiffy: u64) -> Self {
+        Self { jiffy: if jiffy == 0 { 1 } else { jiffy } }
+    }
+
+    /// Jiffies of one tick, as a power of two.
+    pub const fn shift(self) -> u32 {
+        let mut shift = 0;
+        while (self.jiffy << shift) < Self::TICK {
+            shift += 1;
+        }
+        shift
+    }
+
+    /// A length of time in ticks, at least one.
+    pub const fn ticks(self, nanoseconds: u64) -> u32 {
+        let ticks = nanoseconds / (self.jiffy << self.shift());
+        if ticks == 0 { 1 } else { ticks as u32 }
+    }
+
+    /// Ticks in whole seconds.
+    pub const fn seconds(self, ticks: u32) -> u32 {
+        (ticks as u64 * (self.jiffy << self.shift()) / 1_000_000_000) as u32
+    }
 }
 
 /// How long ago `then` was. A packet on another CPU may carry a `then` that lies after `now`; that is no time.
@@ -493,6 +522,18 @@ mod tests {
         assert_eq!(word.state(), State::Udp as u8);
         assert_eq!(word.freed(), Word(0));
         assert!(!word.freed().same_generation(word) && word.with_state(3).same_generation(word));
+    }
+
+    #[test]
+    fn ticks_are_short_and_last_long_at_every_frequency_of_linux() {
+        for hz in [100, 250, 300, 1000] {
+            let clock = Clock::new(1_000_000_000 / hz);
+            let second = clock.ticks(1_000_000_000);
+            assert!((41..=84).contains(&second), "{hz} Hz: {second} ticks a second");
+            let month = clock.ticks(31 * 86_400 * 1_000_000_000);
+            assert!(month < i32::MAX as u32 / 4, "{hz} Hz: {month} ticks a month");
+            assert!(clock.seconds(month).abs_diff(31 * 86_400) <= 1, "{hz} Hz");
+        }
     }
 
     #[test]

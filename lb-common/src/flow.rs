@@ -44,11 +44,14 @@ impl FlowKey {
             (a.wrapping_add(ka) as u64).wrapping_mul(b.wrapping_add(kb) as u64)
         }
         let (s, d, k) = (self.src.words(), self.dst.words(), &keys.0);
-        let mut h = nh(s[0], k[0], d[0], k[1])
-            .wrapping_add(nh(s[1], k[2], d[1], k[3]))
-            .wrapping_add(nh(s[2], k[4], d[2], k[5]))
-            .wrapping_add(nh(s[3], k[6], d[3], k[7]))
-            .wrapping_add(nh(self.port_word(), k[8], self.proto, k[9]));
+        let mut h = nh(s[3], k[6], d[3], k[7]).wrapping_add(nh(self.port_word(), k[8], self.proto, k[9]));
+        // The other words of two IPv4 addresses are the same for all.
+        if !(self.src.is_v4() && self.dst.is_v4()) {
+            h = h
+                .wrapping_add(nh(s[0], k[0], d[0], k[1]))
+                .wrapping_add(nh(s[1], k[2], d[1], k[3]))
+                .wrapping_add(nh(s[2], k[4], d[2], k[5]));
+        }
         // NH's sum is universal but not evenly spread over its bits; both halves are used below.
         h ^= h >> 32;
         h = h.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -68,6 +71,18 @@ pub struct HashKeys(pub [u32; 10]);
 pub struct FlowHash(u64);
 
 impl FlowHash {
+    /// As a plain number.
+    #[inline(always)]
+    pub const fn to_raw(self) -> u64 {
+        self.0
+    }
+
+    /// From [`Self::to_raw`].
+    #[inline(always)]
+    pub const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
     /// The first of the two buckets, of `buckets` in all.
     #[inline(always)]
     pub const fn primary(self, buckets: u32) -> u32 {

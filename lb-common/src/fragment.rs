@@ -41,5 +41,5 @@ const _: () = assert!(size_of::<Fragment>() == 24);
 /// Packets whose fragments are remembered at one time.
 pub const ENTRIES: u32 = 16_384;
 
-/// How long fragments of one packet may take: 30 s, the kernel's `ipfrag_time`, in ticks.
-pub const TIMEOUT_TICKS: u32 = crate::conn::ticks(30_000_000_000);
+/// How long fragments of one packet may take: the kernel's `ipfrag_time`, in nanoseconds.
+pub const TIMEOUT: u64 = 30_000_000_000;

@@ -11,17 +11,23 @@ pub struct Settings {
     pub hash_keys: HashKeys,
     /// Buckets of the connection table.
     pub buckets: u32,
-    /// Nothing yet.
-    pub reserved: u32,
+    /// [`crate::conn::Clock::shift`].
+    pub clock_shift: u32,
     /// The director's network namespace (`SO_NETNS_COOKIE`, lower half first), whose own connections to virtual servers
     /// are balanced; 0: none are.
     pub netns_cookie: [u32; 2],
+    /// After how many ticks the fragments of a packet are forgotten.
+    pub fragment_timeout: u32,
+    /// Nothing yet.
+    pub reserved: u32,
     /// By [`crate::conn::State`]: after how many ticks without a packet a connection is forgotten.
     pub timeouts: [u32; STATES],
 }
 
-const _: () = assert!(size_of::<Settings>() == 40 + 8 + 8 + 64);
+const _: () = assert!(size_of::<Settings>() == 40 + 8 + 8 + 8 + 64);
 
+/// Name of the program that tells the time: it writes the present tick to the first four bytes of its packet.
+pub const CLOCK: &str = "clock";
 /// Name of the program's variable that holds [`Settings`].
 pub const SETTINGS: &str = "SETTINGS";
 /// Name of the program's variable (`u8`) that switches debug events on.

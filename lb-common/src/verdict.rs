@@ -11,6 +11,18 @@ pub enum Class {
     Transmit,
 }
 
+impl Class {
+    /// The class of a slot: sixteen slots for verdicts that pass, as many for those that transmit, all others drop.
+    #[inline(always)]
+    pub const fn of(slot: u32) -> Self {
+        match slot >> 4 {
+            0 => Self::Pass,
+            1 => Self::Transmit,
+            _ => Self::Drop,
+        }
+    }
+}
+
 macro_rules! verdicts {
     ($($(#[$doc:meta])+ $variant:ident = $slot:literal $class:ident $name:literal),+ $(,)?) => {
         /// What became of a packet. The number is the slot of its counter.
@@ -28,7 +40,6 @@ macro_rules! verdicts {
             }
 
             /// The verdict of a slot.
-            #[inline(always)]
             pub const fn from_slot(slot: u32) -> Option<Self> {
                 match slot { $($slot => Some(Self::$variant),)+ _ => None }
             }
@@ -36,9 +47,12 @@ macro_rules! verdicts {
             /// What the kernel is told.
             #[inline(always)]
             pub const fn class(self) -> Class {
-                match self { $(Self::$variant => Class::$class),+ }
+                Class::of(self as u32)
             }
         }
+
+        // Each stands in the range of its class.
+        const _: () = { $(assert!(Class::of($slot) as u32 == Class::$class as u32);)+ };
     };
 }
 

@@ -3,9 +3,7 @@
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use lb_common::{
     Event, FlowHash, FlowKey, Port, Verdict,
-    conn::{
-        Direction, Meta, NONE, Side, State, Word, age, is_active, may_be_reused, tcp_flag, tcp_next, ticks,
-    },
+    conn::{Direction, Meta, NONE, Side, State, Word, age, is_active, may_be_reused, tcp_flag, tcp_next},
     ip_proto,
     server::{Forwarding, Macs},
     service::{Service, ServiceKey},
@@ -52,13 +50,6 @@ impl Sender {
         let vlan = if tags > 0 { read_tags(window, tags).ok_or(Verdict::PassMalformed)? } else { [0; 2] };
         Ok(Self { link: packet.ingress(), tagged: tags > 0, macs, vlan })
     }
-}
-
-/// Time in ticks. The coarse clock is enough and costs less.
-#[inline(always)]
-pub fn now() -> u32 {
-    // SAFETY: a helper without arguments.
-    ticks(unsafe { aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns() })
 }
 
 /// Follows the connection in a flow's place; `None` when that is over.
@@ -327,7 +318,7 @@ fn try_enter(opening: &Opening, number: u32) -> Result<u32, Verdict> {
         {
             return Err(Verdict::DropCollision);
         }
-        new.hash = settings::hash(&new.key);
+        new.hash = settings::hash_slowly(&new.key);
         new.meta = Meta::new(proto, Direction::Reverse, sender.tagged, sender.link);
         new.way = sender.macs.turned().words();
         peer = table::insert(new);

@@ -77,7 +77,7 @@ fn to_server(
         Verdict::ForwardTun
     };
     let verdict = if ip.is_icmp() { Verdict::IcmpToServer } else { verdict };
-    Ok(Step::Done(Outcome { verdict, egress: hop.ifindex }))
+    Ok(Step::Done(Outcome::new(verdict, hop.ifindex)))
 }
 
 #[inline(always)]
@@ -115,7 +115,7 @@ fn to_client(
     nat::to_client(window, ip, server).ok_or(Verdict::DropBadTransport)?;
     transmit::relay(packet, window, ip.l3, tags, &hop)?;
     let verdict = if ip.is_icmp() { Verdict::IcmpToClient } else { Verdict::ReverseNat };
-    Ok(Step::Done(Outcome { verdict, egress: hop.ifindex }))
+    Ok(Step::Done(Outcome::new(verdict, hop.ifindex)))
 }
 
 /// The way back to the client, which its own packets showed.

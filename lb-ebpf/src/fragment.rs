@@ -8,14 +8,15 @@ use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     Verdict,
     conn::{Direction, NONE, Word, age},
-    fragment::{Fragment, FragmentKey, TIMEOUT_TICKS},
+    fragment::{Fragment, FragmentKey},
 };
 
 use crate::{
-    connection::{Route, now, pack_opened, unpack_opened, word_of},
+    connection::{Route, pack_opened, unpack_opened, word_of},
     maps,
     packet::Packet,
     parse::{self, ipv6},
+    settings,
 };
 
 /// Where a later fragment goes.
@@ -35,7 +36,7 @@ unsafe extern "C" fn fragment_follow(ctx: *mut xdp_md) -> u64 {
 #[inline(always)]
 fn find(packet: Packet) -> Result<Route, Verdict> {
     let found = key(packet).and_then(|key| maps::fragment(&key)).ok_or(Verdict::DropFragment)?;
-    if age(now(), found.seen) > TIMEOUT_TICKS {
+    if age(settings::now(), found.seen) > settings::fragment_timeout() {
         return Err(Verdict::DropFragment);
     }
     let direction =
@@ -62,7 +63,7 @@ unsafe extern "C" fn fragment_remember(ctx: *mut xdp_md, route: u64) -> u32 {
         word: word_of(route.place).map_or(0, |word| word.0),
         server: route.server,
         direction: route.direction as u32,
-        seen: now(),
+        seen: settings::now(),
         reserved: 0,
     };
     maps::remember_fragment(&key, &fragment).into()

@@ -109,7 +109,7 @@ fn owner(quoted: &FlowKey) -> Option<Route> {
     if !schedule::is_by_client(&service) {
         return None;
     }
-    match schedule::choose(&service, settings::hash(&key), key.src, key.sport, false) {
+    match schedule::choose(&service, settings::hash_slowly(&key), key.src, key.sport, false) {
         NONE => None,
         server => Some(Route { server, direction: Direction::Forward, place: NONE }),
     }

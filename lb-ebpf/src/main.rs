@@ -13,6 +13,11 @@ mod entry {
         lb_ebpf::run(&ctx)
     }
 
+    #[xdp]
+    fn clock(ctx: XdpContext) -> u32 {
+        lb_ebpf::clock(&ctx)
+    }
+
     #[cgroup_sock_addr(connect4)]
     fn connect4(ctx: SockAddrContext) -> i32 {
         lb_ebpf::local::connect(&ctx, false)

@@ -19,8 +19,8 @@ use crate::{
 /// What became of a packet and, if it leaves again, on which interface.
 #[derive(Clone, Copy)]
 pub struct Outcome {
-    /// What became of it.
-    pub verdict: Verdict,
+    /// What became of it: the slot of the [`Verdict`].
+    pub slot: u32,
     /// Index of the interface, for verdicts of [`lb_common::Class::Transmit`].
     pub egress: u32,
 }
@@ -53,7 +53,7 @@ pub fn process(packet: Packet) -> Outcome {
         Step::Done(outcome) => outcome,
         Step::Reply(order) => forward::reply::answer(packet, order),
         // With a route no packet comes back to these.
-        Step::Open | Step::Fragment | Step::Icmp => Outcome { verdict: Verdict::PassNoConnection, egress: 0 },
+        Step::Open | Step::Fragment | Step::Icmp => Outcome::new(Verdict::PassNoConnection, 0),
     }
 }
 
@@ -133,7 +133,7 @@ fn follow_ip(
             let transport = parse::l4::read(window, ip)?;
             let key = key(ip, &transport);
             let place = table::find(&key, settings::hash(&key));
-            match place.and_then(|place| connection::follow(place, transport.flags, connection::now())) {
+            match place.and_then(|place| connection::follow(place, transport.flags, settings::now())) {
                 Some(route) => route,
                 None => return Ok(Step::Open),
             }
@@ -162,8 +162,8 @@ fn try_open(packet: Packet) -> Result<Route, Verdict> {
     let transport = parse::l4::read(window, &ip)?;
     let opening = connection::new_opening().ok_or(Verdict::PassNoConnection)?;
     opening.key = key(&ip, &transport);
-    opening.hash = settings::hash(&opening.key);
-    opening.now = connection::now();
+    opening.hash = settings::hash_slowly(&opening.key);
+    opening.now = settings::now();
     opening.flags = transport.flags;
     opening.sender = Sender::of(packet, window, frame.tags)?;
     let opening = &*opening;
@@ -195,17 +195,22 @@ fn key(ip: &Ip, transport: &Transport) -> FlowKey {
 }
 
 impl Outcome {
+    /// This became of it.
+    #[inline(always)]
+    pub fn new(verdict: Verdict, egress: u32) -> Self {
+        Self { slot: verdict as u32, egress }
+    }
+
     /// As one word: what a function of its own can return.
     #[inline(always)]
     pub fn pack(self) -> u64 {
-        (self.egress as u64) << 32 | self.verdict as u64
+        (self.egress as u64) << 32 | self.slot as u64
     }
 
     /// From [`Self::pack`].
     #[inline(always)]
     pub fn unpack(word: u64) -> Self {
-        let verdict = Verdict::from_slot(word as u32 & 0xff).unwrap_or(Verdict::PassMalformed);
-        Self { verdict, egress: (word >> 32) as u32 }
+        Self { slot: word as u32 & 0xff, egress: (word >> 32) as u32 }
     }
 }
 
@@ -216,7 +221,7 @@ impl From<Verdict> for Step {
             Verdict::ReplyTimeExceeded | Verdict::ReplyNoServer => {
                 Self::Reply(forward::reply::Order { verdict, mtu: 0, server: None })
             }
-            _ => Self::Done(Outcome { verdict, egress: 0 }),
+            _ => Self::Done(Outcome::new(verdict, 0)),
         }
     }
 }

@@ -15,8 +15,10 @@ const _: () = assert!(matches!(NAME.as_bytes(), b"SETTINGS"));
 static SETTINGS: Global<Settings> = Global::new(Settings {
     hash_keys: HashKeys([0; 10]),
     buckets: 0,
-    reserved: 0,
+    clock_shift: 0,
     netns_cookie: [0; 2],
+    fragment_timeout: 0,
+    reserved: 0,
     timeouts: [0; STATES],
 });
 
@@ -41,6 +43,20 @@ pub fn hash(flow: &FlowKey) -> FlowHash {
     flow.hash(&HashKeys([k(0), k(1), k(2), k(3), k(4), k(5), k(6), k(7), k(8), k(9)]))
 }
 
+/// [`hash`] for paths where its size counts more than its speed.
+#[inline(always)]
+pub fn hash_slowly(flow: &FlowKey) -> FlowHash {
+    // SAFETY: a reference is a valid pointer.
+    FlowHash::from_raw(unsafe { settings_hash(flow) })
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn settings_hash(flow: *const FlowKey) -> u64 {
+    // SAFETY: null or a flow, by the contract of this function.
+    unsafe { flow.as_ref() }.map_or(0, |flow| hash(flow).to_raw())
+}
+
 /// Buckets of the connection table.
 #[inline(always)]
 pub fn buckets() -> u32 {
@@ -52,6 +68,20 @@ pub fn buckets() -> u32 {
 pub fn netns_cookie() -> u64 {
     const AT: usize = core::mem::offset_of!(Settings, netns_cookie) / 4;
     word(AT) as u64 | (word(AT + 1) as u64) << 32
+}
+
+/// The present time in ticks.
+#[inline(always)]
+pub fn now() -> u32 {
+    // SAFETY: a helper without arguments; the kernel replaces it by a load.
+    let jiffies = unsafe { aya_ebpf::helpers::generated::bpf_jiffies64() };
+    (jiffies >> (word(core::mem::offset_of!(Settings, clock_shift) / 4) & 31)) as u32
+}
+
+/// Ticks after which the fragments of a packet are forgotten.
+#[inline(always)]
+pub fn fragment_timeout() -> u32 {
+    word(core::mem::offset_of!(Settings, fragment_timeout) / 4)
 }
 
 /// Ticks after which a connection in `state` is forgotten.

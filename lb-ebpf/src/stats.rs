@@ -1,6 +1,6 @@
 //! Counters: one for every verdict and event, and five for every real server.
 
-use lb_common::{Event, Verdict, verdict::SLOTS};
+use lb_common::{Event, verdict::SLOTS};
 
 use crate::maps;
 
@@ -13,10 +13,10 @@ fn count(slot: u32) {
     }
 }
 
-/// Counts what became of a packet.
+/// Counts what became of a packet, by the slot of its verdict.
 #[inline(always)]
-pub fn count_verdict(verdict: Verdict) {
-    count(verdict as u32);
+pub fn count_verdict(slot: u32) {
+    count(slot);
 }
 
 /// Counts something that happened besides.

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::{debug, info};
-use lb_common::{Addr, Class, FlowKey, Verdict};
+use lb_common::{Addr, Class, FlowKey};
 
 use crate::{
     budget::{Budget, may_spend},
@@ -50,9 +50,9 @@ fn send_connection(packet: Packet, key: &FlowKey, server: u32) {
 
 /// A packet was dropped.
 #[inline(always)]
-pub fn verdict(ctx: &XdpContext, verdict: Verdict) {
-    if settings::trace() && verdict.class() == Class::Drop {
-        send_drop(Packet::new(ctx), verdict as u32);
+pub fn verdict(ctx: &XdpContext, slot: u32) {
+    if settings::trace() && Class::of(slot) == Class::Drop {
+        send_drop(Packet::new(ctx), slot);
     }
 }
 

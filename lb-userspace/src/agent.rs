@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    api::{self, Request},
+    api::{self, ConnectionBatch, Request},
     config::{self, Config},
     dataplane::{DataPlane, xdp::XdpPlane},
     desired::desired,
@@ -169,9 +169,10 @@ impl Agent {
     }
 
     fn sweep(&mut self) {
-        let ended = self.plane.sweep(SWEEP_PART);
-        if ended > 0 {
-            tracing::trace!("{ended} connections ended");
+        match self.plane.sweep(SWEEP_PART) {
+            Ok(0) => {}
+            Ok(ended) => tracing::trace!("{ended} connections ended"),
+            Err(error) => tracing::error!("cannot end connections whose time is over: {error:#}"),
         }
     }
 
@@ -197,7 +198,11 @@ impl Agent {
             },
             Request::Connections { limit, reply } => {
                 let list = self.plane.connection_list();
-                tokio::task::spawn_blocking(move || report::send_connections(&list, limit, &reply));
+                tokio::task::spawn_blocking(move || match list {
+                    Ok(list) => report::send_connections(&list, limit, &reply),
+                    // A client that left does not miss the answer.
+                    Err(error) => drop(reply.blocking_send(ConnectionBatch::Failed(format!("{error:#}")))),
+                });
             }
         }
     }

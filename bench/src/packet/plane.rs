@@ -34,6 +34,9 @@ pub const FIRST_FLOW: u32 = 0x0a00_0000;
 const SERVERS: u8 = 4;
 /// The interface on which BPF_PROG_TEST_RUN says that packets arrive: the loopback's index, 1 in every namespace.
 const INTERFACE: u32 = 1;
+/// What the programs without a data plane return (include/uapi/linux/bpf.h).
+const XDP_TX: u32 = 3;
+
 /// The loaded data plane.
 pub struct Plane {
     xdp: XdpPlane,
@@ -55,16 +58,18 @@ impl Plane {
         Ok(Self { xdp, buckets: buckets_for(max_connections) })
     }
 
-    /// Runs a program on a packet `repeats` times; nanoseconds a packet.
+    /// Runs a program that returns XDP_TX on a packet `repeats` times; nanoseconds a packet.
     pub fn run(&mut self, program: &str, packet: &[u8], repeats: u32) -> Result<f64> {
         let options = TestRunOptions { data_in: Some(packet), repeat: repeats, ..TestRunOptions::new() };
         let before = cpu_time()?;
-        self.program(program)?.test_run(options).with_context(|| format!("running {program}"))?;
+        let result =
+            self.program(program)?.test_run(options).with_context(|| format!("running {program}"))?;
         let spent = cpu_time()? - before;
+        ensure!(result.return_value == XDP_TX, "{program} returned {}", result.return_value);
         Ok(spent.as_secs_f64() * 1e9 / f64::from(repeats))
     }
 
-    /// The same, and checks that a packet came out as `output` and that `verdict` was counted for every repeat.
+    /// Runs any program, and checks that a packet came out as `output` and that `verdict` was counted for every repeat.
     fn run_checked(
         &mut self,
         program: &str,

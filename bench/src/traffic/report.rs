@@ -71,10 +71,7 @@ impl Display for Report {
                 packets
             )?;
         }
-        writeln!(
-            out,
-            "\nClient, director and servers share the machine's processors: compare lines, not labs."
-        )
+        writeln!(out, "\nThe whole lab shares this machine's processors: compare lines, not machines.")
     }
 }
 

@@ -28,7 +28,7 @@ pub fn to_server(window: Window, ip: &Ip, server: &Server) -> Option<()> {
 pub fn to_client(window: Window, ip: &Ip, server: &Server) -> Option<()> {
     // An ICMP error may have another source than the real server.
     let delta = if ip.is_icmp() {
-        Delta::ZERO.addr(ip.src, server.vip)
+        Delta::from_folded(Delta::ZERO.addr(ip.src, server.vip).folded())
     } else {
         Delta::from_folded(server.nat_delta).inverse()
     };
@@ -54,7 +54,7 @@ fn header(window: Window, ip: &Ip, end: End, addr: Addr, delta: Delta) -> Option
         return age(window, ip);
     }
     let mut header = window.from(ip.l3).read::<ipv4::Header>(0)?;
-    header.checksum = delta.and(older(&header)).apply(header.checksum);
+    header.checksum = delta.and(older(&header)).apply_halves(header.checksum);
     header.ttl = header.ttl.wrapping_sub(1);
     match end {
         End::Source => header.src = addr.v4_word(),
@@ -72,7 +72,7 @@ pub fn age(window: Window, ip: &Ip) -> Option<()> {
         return window.from(ip.l3).write(NEXT_HEADER, [next_header, hop_limit.wrapping_sub(1)]);
     }
     let mut header = window.from(ip.l3).read::<ipv4::Header>(0)?;
-    header.checksum = older(&header).apply(header.checksum);
+    header.checksum = older(&header).apply_halves(header.checksum);
     header.ttl = header.ttl.wrapping_sub(1);
     window.from(ip.l3).write(0, header)
 }
@@ -95,7 +95,7 @@ fn transport(window: Window, ip: &Ip, end: End, port: Port, delta: Delta) -> Opt
     let delta = delta.half(old, new);
     if ip.proto == ip_proto::TCP {
         let checksum = window.from(ip.l4).read::<u16>(l4::TCP_CHECKSUM)?;
-        window.from(ip.l4).write(l4::TCP_CHECKSUM, delta.apply(checksum))
+        window.from(ip.l4).write(l4::TCP_CHECKSUM, delta.apply_halves(checksum))
     } else {
         let checksum = window.from(ip.l4).read::<u16>(l4::UDP_CHECKSUM)?;
         window.from(ip.l4).write(l4::UDP_CHECKSUM, delta.apply_udp(checksum))

@@ -85,7 +85,7 @@ unsafe extern "C" fn reply_build(ctx: *mut xdp_md, order: u64) -> u64 {
             _ => (Verdict::DropNoServer, 0),
         },
     };
-    Outcome { verdict, egress }.pack()
+    Outcome::new(verdict, egress).pack()
 }
 
 #[inline(always)]

@@ -15,14 +15,15 @@ use anyhow::{Context, anyhow};
 use aya::{
     Ebpf,
     maps::{Map, MapError, PerCpuArray},
-    programs::Xdp,
+    programs::{TestRun as _, TestRunOptions, Xdp},
 };
 use aya_log::EbpfLogger;
 use lb_common::{
     Event, Verdict,
-    conn::{TICK_SHIFT, WAYS, ticks},
+    conn::{Clock, WAYS},
     map_name,
     server::{Load, ServerStats},
+    settings::CLOCK,
     verdict::Counters,
 };
 use tokio::io::unix::AsyncFd;
@@ -48,6 +49,7 @@ pub struct XdpPlane {
     tables: Tables,
     connections: ConnectionTable,
     counters: PerCpuArray<aya::maps::MapData, Counters>,
+    clock: Clock,
     attachments: Vec<Attachment>,
     /// The bucket at which the next sweep begins.
     next_bucket: u32,
@@ -72,7 +74,9 @@ impl XdpPlane {
     pub fn load_object(object: &[u8], config: &Config, desired: &State, trace: bool) -> anyhow::Result<Self> {
         let max_connections = config.director.max_connections;
         let sizes = Sizes { max_connections, ..tables::check_sizes(desired)? };
-        let settings = load::settings(max_connections, &config.timeouts).context("no random numbers")?;
+        let clock = kernel_clock().context("cannot find out the kernel's tick")?;
+        let settings =
+            load::settings(clock, max_connections, &config.timeouts).context("no random numbers")?;
         let mut ebpf = load::load(object, sizes, &settings, trace)?;
         let connections = ConnectionTable::new(
             map(&ebpf, map_name::TAGS, settings.buckets)?,
@@ -82,7 +86,7 @@ impl XdpPlane {
         );
         let counters = take(&mut ebpf, map_name::COUNTERS)?;
         let tables = Tables::new(&mut ebpf, sizes)?;
-        Ok(Self { ebpf, tables, connections, counters, attachments: Vec::new(), next_bucket: 0 })
+        Ok(Self { ebpf, tables, connections, counters, clock, attachments: Vec::new(), next_bucket: 0 })
     }
 
     /// Attaches the program to every interface, or to none.
@@ -158,15 +162,38 @@ impl XdpPlane {
         self.tables.set_next_hop(target, resolution, keeps_tags)
     }
 
+    /// The clock of the connection table.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// The present time by that clock: the program is asked, since jiffies are seen inside the kernel only.
+    fn now(&self) -> anyhow::Result<u32> {
+        let program: &Xdp =
+            self.ebpf.program(CLOCK).with_context(|| format!("no program {CLOCK}"))?.try_into()?;
+        // The shortest frame that the kernel takes.
+        let (frame, mut told) = ([0; 64], [0; 64]);
+        program.test_run(TestRunOptions {
+            data_in: Some(&frame),
+            data_out: Some(&mut told),
+            ..TestRunOptions::default()
+        })?;
+        Ok(u32::from_ne_bytes([told[0], told[1], told[2], told[3]]))
+    }
+
     /// Ends connections whose time is over, in `part` of the table (1 = all of it); goes on where it stopped.
-    pub fn sweep(&mut self, part: f64) -> usize {
+    ///
+    /// # Errors
+    /// When the kernel does not tell the time.
+    pub fn sweep(&mut self, part: f64) -> anyhow::Result<usize> {
+        let now = self.now()?;
         let buckets = self.connections.buckets();
         let count = ((f64::from(buckets) * part).ceil() as u32).clamp(1, buckets);
         let end = (self.next_bucket + count).min(buckets);
         let range = self.next_bucket..end;
         self.next_bucket = if end == buckets { 0 } else { end };
         let tables = &self.tables;
-        self.connections.sweep(range, now(), |number| tables.server(number))
+        Ok(self.connections.sweep(range, now, |number| tables.server(number)))
     }
 
     /// The real servers of a virtual server with their numbers, in the configuration's order.
@@ -193,9 +220,13 @@ impl XdpPlane {
     }
 
     /// The connection table as it is, for a reader in another thread.
-    pub fn connection_list(&self) -> ConnectionList {
+    ///
+    /// # Errors
+    /// When the kernel does not tell the time.
+    pub fn connection_list(&self) -> anyhow::Result<ConnectionList> {
         let servers = self.tables.numbers().filter_map(|number| Some((number, self.tables.server(number)?)));
-        ConnectionList { servers: servers.collect(), memory: self.connections.memory() }
+        let (clock, now) = (self.clock, self.now()?);
+        Ok(ConnectionList { servers: servers.collect(), memory: self.connections.memory(), clock, now })
     }
 
     /// Packets by verdict and events by name, since the program was loaded.
@@ -215,14 +246,16 @@ impl XdpPlane {
 pub struct ConnectionList {
     memory: Arc<conntable::Memory>,
     servers: BTreeMap<u32, lb_common::server::Server>,
+    clock: Clock,
+    now: u32,
 }
 
 impl ConnectionList {
     /// Calls `each` for every connection, with its server and the seconds until it is forgotten; stops when that says
     /// false.
     pub fn each(&self, mut each: impl FnMut(Listed, &lb_common::server::Server, u32) -> bool) {
-        self.memory.list(now(), |listed| match self.servers.get(&listed.server) {
-            Some(server) => each(listed, server, seconds(listed.expires)),
+        self.memory.list(self.now, |listed| match self.servers.get(&listed.server) {
+            Some(server) => each(listed, server, self.clock.seconds(listed.expires)),
             None => true,
         });
     }
@@ -259,17 +292,10 @@ impl Trace {
     }
 }
 
-/// The time by the clock of the connection table.
-fn now() -> u32 {
-    match nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) {
-        Ok(time) => ticks(u64::try_from(nix::sys::time::TimeValLike::num_nanoseconds(&time)).unwrap_or(0)),
-        // The clock is always there; should it not be, nothing is over.
-        Err(_) => 0,
-    }
-}
-
-fn seconds(ticks: u32) -> u32 {
-    u32::try_from((u64::from(ticks) << TICK_SHIFT) / 1_000_000_000).unwrap_or(u32::MAX)
+/// The kernel's tick: its coarse clocks go by it.
+fn kernel_clock() -> nix::Result<Clock> {
+    let tick = nix::time::clock_getres(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)?;
+    Ok(Clock::new(u64::try_from(nix::sys::time::TimeValLike::num_nanoseconds(&tick)).unwrap_or(0)))
 }
 
 /// A map of the object by name and type.

@@ -128,7 +128,13 @@ impl Arrival {
             Action::Pass => Class::Pass,
             Action::Tx | Action::Redirect => Class::Transmit,
         };
-        assert_eq!(verdict.class(), class, "{}: no packet of {} becomes {action:?}", self.case.name, verdict.name());
+        assert_eq!(
+            verdict.class(),
+            class,
+            "{}: no packet of {} becomes {action:?}",
+            self.case.name,
+            verdict.name()
+        );
         let mut case = self.case;
         let expected = Expected { verdict, action, packet, events: None };
         case.steps.push(Step::Arrives {
@@ -178,12 +184,23 @@ impl Case {
     }
 
     /// At the end the client's connection to the target is in this state.
-    pub fn leaves_state(self, client: &Client, target: &Target, protocol: Protocol, state: Option<State>) -> Self {
+    pub fn leaves_state(
+        self,
+        client: &Client,
+        target: &Target,
+        protocol: Protocol,
+        state: Option<State>,
+    ) -> Self {
         self.leaves_state_at(client, (target.vip(), known_port(protocol), protocol), state)
     }
 
     /// The same for any address and port.
-    pub fn leaves_state_at(mut self, client: &Client, to: (IpAddr, u16, Protocol), state: Option<State>) -> Self {
+    pub fn leaves_state_at(
+        mut self,
+        client: &Client,
+        to: (IpAddr, u16, Protocol),
+        state: Option<State>,
+    ) -> Self {
         self.checks.push(Check::State { client: *client, to, state });
         self
     }
@@ -216,7 +233,8 @@ impl Case {
             for (number, step) in self.steps.iter().enumerate() {
                 step.run(plane).with_context(|| format!("step {} of {}", number + 1, self.steps.len()))?;
             }
-            self.checks.iter().zip(before).try_for_each(|(check, before)| check.end(plane, before))
+            self.checks.iter().zip(before).try_for_each(|(check, before)| check.end(plane, before))?;
+            plane.check_loads()
         })
     }
 }
@@ -227,7 +245,12 @@ impl Step {
             Self::Happens { what, change } => change(plane).with_context(|| format!("when {what}")),
             Self::Before { link, packet, verdict } => {
                 let ran = plane.run(*link, packet, 0)?;
-                ensure!(ran.verdict()? == verdict.name(), "before: {} instead of {}", ran.verdict()?, verdict.name());
+                ensure!(
+                    ran.verdict()? == verdict.name(),
+                    "before: {} instead of {}",
+                    ran.verdict()?,
+                    verdict.name()
+                );
                 Ok(())
             }
             Self::Arrives { link, packet, metadata, expected } => {
@@ -246,7 +269,10 @@ impl Expected {
             Err(error) => problems.push(error.to_string()),
         }
         if ran.action != self.action as u32 {
-            problems.push(format!("action: {} instead of {:?} ({})", ran.action, self.action, self.action as u32));
+            problems.push(format!(
+                "action: {} instead of {:?} ({})",
+                ran.action, self.action, self.action as u32
+            ));
         }
         if let Some(events) = &self.events {
             let expected: BTreeMap<&str, u64> = events.iter().map(|event| (event.name(), 1)).collect();

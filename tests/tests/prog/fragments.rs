@@ -8,8 +8,8 @@ use crate::{
     case::Case,
     forwarding::verdict,
     scene::{
-        CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, FAMILIES, Family, INNER_MAC, MODES, Mode, PLAIN, SERVER_MAC, SERVERS,
-        Target, V4, V6, quote, stranger, tunnel_source,
+        CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, FAMILIES, Family, INNER_MAC, MODES, Mode, PLAIN,
+        SERVER_MAC, SERVERS, Target, V4, V6, stranger, tunnel_source,
     },
     setup::Setup::Forwarding,
 };
@@ -38,16 +38,14 @@ enum Part {
 
 /// A fragment: `ip` (frame and IP header of the whole) with a part of `payload`, which is of `protocol`. `id` is the
 /// identification.
-fn fragment(ip: Packet, payload: &[u8], protocol: u8, id: u16, part: Part) -> Packet {
+fn fragment(family: Family, ip: Packet, payload: &[u8], protocol: u8, id: u16, part: Part) -> Packet {
     let more = part == Part::First;
     let offset = if more { 0 } else { CUT / 8 };
     let offset = u16::try_from(offset).expect("a small offset");
     let data = if more { &payload[..CUT] } else { &payload[CUT..] };
-    let is_v4 = quote(&ip, 0)[0] >> 4 == 4;
-    if is_v4 {
-        ip.identification(id).fragment(offset, more).protocol(protocol).payload(data)
-    } else {
-        ip.ipv6_fragment(offset, more, id.into()).protocol(protocol).payload(data)
+    match family {
+        V4 => ip.identification(id).fragment(offset, more).protocol(protocol).payload(data),
+        V6 => ip.ipv6_fragment(offset, more, id.into()).protocol(protocol).payload(data),
     }
 }
 
@@ -91,11 +89,12 @@ fn to_server(mode: Mode, family: Family) -> Vec<Case> {
 
     let c = Client::new(family);
     let (whole, translated) = datagrams(&target, &c);
-    let first = |c: &Client, whole: &[u8]| fragment(c.to(target.vip()), whole, UDP, 77, Part::First);
+    let first = |c: &Client, whole: &[u8]| fragment(family, c.to(target.vip()), whole, UDP, 77, Part::First);
     cases.push(
-        Case::new(Forwarding, title("the first, of UDP"))
-            .arrives(CLIENTS, first(&c, &whole))
-            .redirects(to_server, fragment(forwarded(&target, &c, 77), &translated, UDP, 77, Part::First)),
+        Case::new(Forwarding, title("the first, of UDP")).arrives(CLIENTS, first(&c, &whole)).redirects(
+            to_server,
+            fragment(family, forwarded(&target, &c, 77), &translated, UDP, 77, Part::First),
+        ),
     );
 
     let c = Client::new(family);
@@ -103,15 +102,18 @@ fn to_server(mode: Mode, family: Family) -> Vec<Case> {
     cases.push(
         Case::new(Forwarding, title("the last follows the first"))
             .before(CLIENTS, first(&c, &whole), to_server)
-            .arrives(CLIENTS, fragment(c.to(target.vip()), &whole, UDP, 77, Part::Last))
-            .redirects(to_server, fragment(forwarded(&target, &c, 77), &translated, UDP, 77, Part::Last)),
+            .arrives(CLIENTS, fragment(family, c.to(target.vip()), &whole, UDP, 77, Part::Last))
+            .redirects(
+                to_server,
+                fragment(family, forwarded(&target, &c, 77), &translated, UDP, 77, Part::Last),
+            ),
     );
 
     let c = Client::new(family);
     let (whole, _) = datagrams(&target, &c);
     cases.push(
         Case::new(Forwarding, title("the last before the first"))
-            .arrives(CLIENTS, fragment(c.to(target.vip()), &whole, UDP, 77, Part::Last))
+            .arrives(CLIENTS, fragment(family, c.to(target.vip()), &whole, UDP, 77, Part::Last))
             .drops(Verdict::DropFragment),
     );
 
@@ -120,7 +122,7 @@ fn to_server(mode: Mode, family: Family) -> Vec<Case> {
     cases.push(
         Case::new(Forwarding, title("the last of another packet"))
             .before(CLIENTS, first(&c, &whole), to_server)
-            .arrives(CLIENTS, fragment(c.to(target.vip()), &whole, UDP, 78, Part::Last))
+            .arrives(CLIENTS, fragment(family, c.to(target.vip()), &whole, UDP, 78, Part::Last))
             .drops(Verdict::DropFragment),
     );
 
@@ -130,15 +132,14 @@ fn to_server(mode: Mode, family: Family) -> Vec<Case> {
         Case::new(Forwarding, title("the last after half a minute"))
             .before(CLIENTS, first(&c, &whole), to_server)
             .happens("31 seconds pass", move |plane| plane.age_fragments(&c, 31))
-            .arrives(CLIENTS, fragment(c.to(target.vip()), &whole, UDP, 77, Part::Last))
+            .arrives(CLIENTS, fragment(family, c.to(target.vip()), &whole, UDP, 77, Part::Last))
             .drops(Verdict::DropFragment),
     );
 
     let c = Client::new(family);
     let data = [0x33; 80];
-    let segment = |dst, port| {
-        payload_of(&Packet::bare_ip(c.address, dst).tcp(c.port, port).payload(&data), family)
-    };
+    let segment =
+        |dst, port| payload_of(&Packet::bare_ip(c.address, dst).tcp(c.port, port).payload(&data), family);
     let before = segment(target.vip(), 80);
     let after = match mode {
         Mode::Nat => segment(target.server(), target.server_port(Tcp)),
@@ -147,10 +148,10 @@ fn to_server(mode: Mode, family: Family) -> Vec<Case> {
     cases.push(
         Case::new(Forwarding, title("both, of an established TCP connection"))
             .before(CLIENTS, c.to(target.vip()).tcp(c.port, 80).syn(), to_server)
-            .arrives(CLIENTS, fragment(c.to(target.vip()), &before, TCP, 5, Part::First))
-            .redirects(to_server, fragment(forwarded(&target, &c, 5), &after, TCP, 5, Part::First))
-            .arrives(CLIENTS, fragment(c.to(target.vip()), &before, TCP, 5, Part::Last))
-            .redirects(to_server, fragment(forwarded(&target, &c, 5), &after, TCP, 5, Part::Last)),
+            .arrives(CLIENTS, fragment(family, c.to(target.vip()), &before, TCP, 5, Part::First))
+            .redirects(to_server, fragment(family, forwarded(&target, &c, 5), &after, TCP, 5, Part::First))
+            .arrives(CLIENTS, fragment(family, c.to(target.vip()), &before, TCP, 5, Part::Last))
+            .redirects(to_server, fragment(family, forwarded(&target, &c, 5), &after, TCP, 5, Part::Last)),
     );
 
     let c = Client::new(family);
@@ -158,7 +159,7 @@ fn to_server(mode: Mode, family: Family) -> Vec<Case> {
     cases.push(
         Case::new(Forwarding, title("the last with time to live 1"))
             .before(CLIENTS, first(&c, &whole), to_server)
-            .arrives(CLIENTS, fragment(c.to(target.vip()).ttl(1), &whole, UDP, 77, Part::Last))
+            .arrives(CLIENTS, fragment(family, c.to(target.vip()).ttl(1), &whole, UDP, 77, Part::Last))
             .drops(Verdict::DropTimeExceeded),
     );
     cases
@@ -169,21 +170,20 @@ fn to_client(family: Family) -> Vec<Case> {
     let target = Target::new(Mode::Nat, family, PLAIN);
     let data: Vec<u8> = (0..90).collect();
     let c = Client::new(family);
-    let answer = |src, port| {
-        payload_of(&Packet::bare_ip(src, c.address).udp(port, c.port).payload(&data), family)
-    };
+    let answer =
+        |src, port| payload_of(&Packet::bare_ip(src, c.address).udp(port, c.port).payload(&data), family);
     let (before, after) = (answer(target.server(), 5353), answer(target.vip(), 53));
     let both = Case::new(Forwarding, title("both of an answer"))
         .before(CLIENTS, c.to(target.vip()).udp(c.port, 53), Verdict::ForwardNat)
-        .arrives(SERVERS, fragment(target.answer(&c), &before, UDP, 9, Part::First))
-        .redirects(Verdict::ReverseNat, fragment(target.answered(&c), &after, UDP, 9, Part::First))
-        .arrives(SERVERS, fragment(target.answer(&c), &before, UDP, 9, Part::Last))
-        .redirects(Verdict::ReverseNat, fragment(target.answered(&c), &after, UDP, 9, Part::Last));
+        .arrives(SERVERS, fragment(family, target.answer(&c), &before, UDP, 9, Part::First))
+        .redirects(Verdict::ReverseNat, fragment(family, target.answered(&c), &after, UDP, 9, Part::First))
+        .arrives(SERVERS, fragment(family, target.answer(&c), &before, UDP, 9, Part::Last))
+        .redirects(Verdict::ReverseNat, fragment(family, target.answered(&c), &after, UDP, 9, Part::Last));
 
     let c = Client::new(family);
     let alone = Case::new(Forwarding, title("the last of an answer before the first"))
         .before(CLIENTS, c.to(target.vip()).udp(c.port, 53), Verdict::ForwardNat)
-        .arrives(SERVERS, fragment(target.answer(&c), &before, UDP, 9, Part::Last))
+        .arrives(SERVERS, fragment(family, target.answer(&c), &before, UDP, 9, Part::Last))
         .drops(Verdict::DropFragment);
     vec![both, alone]
 }
@@ -200,15 +200,22 @@ fn odd(family: Family) -> Vec<Case> {
     };
     cases.push(
         Case::new(Forwarding, title("in a VLAN"))
-            .before(CLIENTS, fragment(tagged(|f| f.vlan(5)), &whole, UDP, 1, Part::First), Verdict::ForwardNat)
-            .arrives(CLIENTS, fragment(tagged(|f| f.vlan(5)), &whole, UDP, 1, Part::Last))
-            .redirects(Verdict::ForwardNat, fragment(target.forwarded(&c), &translated, UDP, 1, Part::Last)),
+            .before(
+                CLIENTS,
+                fragment(family, tagged(|f| f.vlan(5)), &whole, UDP, 1, Part::First),
+                Verdict::ForwardNat,
+            )
+            .arrives(CLIENTS, fragment(family, tagged(|f| f.vlan(5)), &whole, UDP, 1, Part::Last))
+            .redirects(
+                Verdict::ForwardNat,
+                fragment(family, target.forwarded(&c), &translated, UDP, 1, Part::Last),
+            ),
     );
 
     let c = Client::new(family);
     cases.push(
         Case::new(Forwarding, title("the last of a packet to somebody else"))
-            .arrives(CLIENTS, fragment(c.to(stranger(family)), &whole, UDP, 1, Part::Last))
+            .arrives(CLIENTS, fragment(family, c.to(stranger(family)), &whole, UDP, 1, Part::Last))
             .passes(Verdict::PassNotOurs),
     );
 
@@ -230,7 +237,7 @@ fn odd(family: Family) -> Vec<Case> {
     let not_served = {
         let mut payload = whole.clone();
         payload[2..4].copy_from_slice(&54u16.to_be_bytes());
-        fragment(c.to(target.vip()), &payload, UDP, 1, Part::First)
+        fragment(family, c.to(target.vip()), &payload, UDP, 1, Part::First)
     };
     cases.push(
         Case::new(Forwarding, title("the first to a port that is not served"))
@@ -242,7 +249,7 @@ fn odd(family: Family) -> Vec<Case> {
         let c = Client::new(V6);
         let (whole, translated) = datagrams(&target, &c);
         let hop_by_hop = |ip: Packet| ip.ipv6_extension(extension::HOP_BY_HOP, &[5, 2, 0, 0, 1, 0]);
-        let behind = |ip: Packet, payload: &[u8], part| fragment(hop_by_hop(ip), payload, UDP, 3, part);
+        let behind = |ip: Packet, payload: &[u8], part| fragment(V6, hop_by_hop(ip), payload, UDP, 3, part);
         cases.push(
             Case::new(Forwarding, title("behind hop-by-hop options"))
                 .before(CLIENTS, behind(c.to(target.vip()), &whole, Part::First), Verdict::ForwardNat)
@@ -253,7 +260,8 @@ fn odd(family: Family) -> Vec<Case> {
         let c = Client::new(V4);
         let (whole, translated) = datagrams(&target, &c);
         let options = [7, 7, 4, 0, 0, 0, 0, 0];
-        let with = |ip: Packet, payload: &[u8], part| fragment(ip.options(&options), payload, UDP, 3, part);
+        let with =
+            |ip: Packet, payload: &[u8], part| fragment(V4, ip.options(&options), payload, UDP, 3, part);
         cases.push(
             Case::new(Forwarding, title("with IPv4 options"))
                 .before(CLIENTS, with(c.to(target.vip()), &whole, Part::First), Verdict::ForwardNat)
@@ -268,8 +276,12 @@ fn odd(family: Family) -> Vec<Case> {
     let from_server = Packet::eth(SERVER_MAC, INNER_MAC).ip(target.server(), c.address);
     cases.push(
         Case::new(Forwarding, title("a server's with the identification of a client's"))
-            .before(CLIENTS, fragment(c.to(target.vip()), &whole, UDP, 1, Part::First), Verdict::ForwardNat)
-            .arrives(SERVERS, fragment(from_server, &whole, UDP, 1, Part::Last))
+            .before(
+                CLIENTS,
+                fragment(family, c.to(target.vip()), &whole, UDP, 1, Part::First),
+                Verdict::ForwardNat,
+            )
+            .arrives(SERVERS, fragment(family, from_server, &whole, UDP, 1, Part::Last))
             .drops(Verdict::DropFragment),
     );
     cases

@@ -10,8 +10,8 @@ use crate::{
     case::Case,
     forwarding::verdict,
     scene::{
-        CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, EVERY_PORT, FAMILIES, Family, INNER_MAC, MODES, Mode, NARROW_SERVER,
-        PLAIN, Problem, SERVER_MAC, SERVERS, Target, UNRESOLVED, V4, V6, quote, stranger,
+        CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, EVERY_PORT, FAMILIES, Family, INNER_MAC, MODES, Mode,
+        NARROW_SERVER, PLAIN, Problem, SERVER_MAC, SERVERS, Target, UNRESOLVED, V4, V6, quote, stranger,
     },
     setup::Setup::Forwarding,
 };
@@ -31,11 +31,10 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// The error that a router on the clients' side sends about a server's packet.
-fn error(frame_and_ip: Packet, what: Problem, quoted: &[u8]) -> Packet {
-    let family = if quote(&frame_and_ip, 0)[0] >> 4 == 4 { V4 } else { V6 };
+/// An ICMP error about a packet; `ip` is frame and IP header.
+fn error(family: Family, ip: Packet, what: Problem, quoted: &[u8]) -> Packet {
     let (kind, code, rest) = what.encode(family);
-    frame_and_ip.icmp_error(kind, code, rest, quoted)
+    ip.icmp_error(kind, code, rest, quoted)
 }
 
 /// What a router sees of the packet that a virtual server sent to a client; its last bytes are 40 of data.
@@ -54,7 +53,7 @@ fn from_router(target: &Target) -> Packet {
 
 /// The same after the director.
 fn at_server(target: &Target) -> Packet {
-    let router = Client { family: target.family, address: stranger(target.family), port: 0 };
+    let router = Client { address: stranger(target.family), port: 0 };
     target.forwarded(&router)
 }
 
@@ -85,10 +84,13 @@ fn to_server(mode: Mode, family: Family) -> Vec<Case> {
         let sent = seen(own, protocol, target.server_port(protocol), &c);
         cases.push(
             opened(Case::new(Forwarding, title(name)), &target, protocol, &c)
-                .arrives(CLIENTS, error(from_router(&target), Problem::TooBig(1280), &quote(&seen_by, bytes)))
+                .arrives(
+                    CLIENTS,
+                    error(family, from_router(&target), Problem::TooBig(1280), &quote(&seen_by, bytes)),
+                )
                 .redirects(
                     Verdict::IcmpToServer,
-                    error(at_server(&target), Problem::TooBig(1280), &quote(&sent, bytes)),
+                    error(family, at_server(&target), Problem::TooBig(1280), &quote(&sent, bytes)),
                 ),
         );
     }
@@ -98,11 +100,16 @@ fn to_server(mode: Mode, family: Family) -> Vec<Case> {
         let c = Client::new(family);
         let seen_by = seen(target.vip(), Udp, 53, &c);
         let sent = seen(own, Udp, target.server_port(Udp), &c);
-        let own_error = |ip: Packet, packet: &Packet| error(ip, problem, &quote(packet, 8));
+        let own_error = |ip: Packet, packet: &Packet| error(family, ip, problem, &quote(packet, 8));
         cases.push(
-            opened(Case::new(Forwarding, title(&format!("{name}, from the client itself"))), &target, Udp, &c)
-                .arrives(CLIENTS, own_error(c.to(target.vip()), &seen_by))
-                .redirects(Verdict::IcmpToServer, own_error(target.forwarded(&c), &sent)),
+            opened(
+                Case::new(Forwarding, title(&format!("{name}, from the client itself"))),
+                &target,
+                Udp,
+                &c,
+            )
+            .arrives(CLIENTS, own_error(c.to(target.vip()), &seen_by))
+            .redirects(Verdict::IcmpToServer, own_error(target.forwarded(&c), &sent)),
         );
     }
     cases
@@ -118,12 +125,20 @@ fn translated_to_server(family: Family) -> Vec<Case> {
         quote(&Packet::bare_ip(from, c.address).ttl(9).udp(port, c.port).checksum(0).payload(&[1; 20]), 8)
     };
     cases.push(
-        opened(Case::new(Forwarding, title("a quoted datagram without checksum keeps none")), &target, Udp, &c)
-            .arrives(CLIENTS, error(from_router(&target), Problem::TooBig(1280), &quoted(target.vip(), 53)))
-            .redirects(
-                Verdict::IcmpToServer,
-                error(at_server(&target), Problem::TooBig(1280), &quoted(target.server(), 5353)),
-            ),
+        opened(
+            Case::new(Forwarding, title("a quoted datagram without checksum keeps none")),
+            &target,
+            Udp,
+            &c,
+        )
+        .arrives(
+            CLIENTS,
+            error(family, from_router(&target), Problem::TooBig(1280), &quoted(target.vip(), 53)),
+        )
+        .redirects(
+            Verdict::IcmpToServer,
+            error(family, at_server(&target), Problem::TooBig(1280), &quoted(target.server(), 5353)),
+        ),
     );
 
     let c = Client::new(family);
@@ -132,10 +147,10 @@ fn translated_to_server(family: Family) -> Vec<Case> {
     cases.push(
         Case::new(Forwarding, title("about a connection of every port"))
             .before(CLIENTS, c.to(every.vip()).tcp(c.port, 2222).syn(), Verdict::ForwardNat)
-            .arrives(CLIENTS, error(from_router(&every), Problem::TooBig(1280), &quoted(every.vip())))
+            .arrives(CLIENTS, error(family, from_router(&every), Problem::TooBig(1280), &quoted(every.vip())))
             .redirects(
                 Verdict::IcmpToServer,
-                error(at_server(&every), Problem::TooBig(1280), &quoted(every.server())),
+                error(family, at_server(&every), Problem::TooBig(1280), &quoted(every.server())),
             ),
     );
 
@@ -145,8 +160,11 @@ fn translated_to_server(family: Family) -> Vec<Case> {
     let sent = quote(&seen(target.server(), Tcp, 8080, &c), 8);
     cases.push(
         opened(Case::new(Forwarding, title("in a VLAN")), &target, Tcp, &c)
-            .arrives(CLIENTS, error(tagged, Problem::TooBig(1280), &seen_by))
-            .redirects(Verdict::IcmpToServer, error(at_server(&target), Problem::TooBig(1280), &sent)),
+            .arrives(CLIENTS, error(family, tagged, Problem::TooBig(1280), &seen_by))
+            .redirects(
+                Verdict::IcmpToServer,
+                error(family, at_server(&target), Problem::TooBig(1280), &sent),
+            ),
     );
     if family == V4 {
         let c = Client::new(V4);
@@ -159,10 +177,13 @@ fn translated_to_server(family: Family) -> Vec<Case> {
         };
         cases.push(
             opened(Case::new(Forwarding, title("with options in the quoted packet")), &target, Tcp, &c)
-                .arrives(CLIENTS, error(from_router(&target), Problem::TooBig(1280), &quoted(target.vip(), 80)))
+                .arrives(
+                    CLIENTS,
+                    error(family, from_router(&target), Problem::TooBig(1280), &quoted(target.vip(), 80)),
+                )
                 .redirects(
                     Verdict::IcmpToServer,
-                    error(at_server(&target), Problem::TooBig(1280), &quoted(target.server(), 8080)),
+                    error(family, at_server(&target), Problem::TooBig(1280), &quoted(target.server(), 8080)),
                 ),
         );
         let c = Client::new(V4);
@@ -171,10 +192,13 @@ fn translated_to_server(family: Family) -> Vec<Case> {
         let sent = quote(&seen(target.server(), Tcp, 8080, &c), 8);
         cases.push(
             opened(Case::new(Forwarding, title("with options of its own")), &target, Tcp, &c)
-                .arrives(CLIENTS, error(from_router(&target).options(&options), Problem::TooBig(1280), &seen_by))
+                .arrives(
+                    CLIENTS,
+                    error(family, from_router(&target).options(&options), Problem::TooBig(1280), &seen_by),
+                )
                 .redirects(
                     Verdict::IcmpToServer,
-                    error(at_server(&target).options(&options), Problem::TooBig(1280), &sent),
+                    error(family, at_server(&target).options(&options), Problem::TooBig(1280), &sent),
                 ),
         );
     }
@@ -204,10 +228,10 @@ fn to_client(family: Family) -> Vec<Case> {
             let incoming = Packet::eth(SERVER_MAC, INNER_MAC).ip(sender, c.address);
             cases.push(
                 opened(Case::new(Forwarding, title(&name)), &target, protocol, &c)
-                    .arrives(SERVERS, error(incoming, problem, &quote(&at_server, bytes)))
+                    .arrives(SERVERS, error(family, incoming, problem, &quote(&at_server, bytes)))
                     .redirects(
                         Verdict::IcmpToClient,
-                        error(target.answered(&c), problem, &quote(&at_client, bytes)),
+                        error(family, target.answered(&c), problem, &quote(&at_client, bytes)),
                     ),
             );
         }
@@ -222,7 +246,9 @@ fn unrelated(family: Family) -> Vec<Case> {
     let unknown = quote(&seen(target.vip(), Tcp, 80, &c), 8);
     let later = match family {
         V4 => Packet::bare_ip(target.vip(), c.address).fragment(10, false).protocol(6).payload(&[0; 8]),
-        V6 => Packet::bare_ip(target.vip(), c.address).ipv6_fragment(10, false, 1).protocol(6).payload(&[0; 8]),
+        V6 => {
+            Packet::bare_ip(target.vip(), c.address).ipv6_fragment(10, false, 1).protocol(6).payload(&[0; 8])
+        }
     };
     let later = later.build();
     let tunnelled = Packet::bare_ip(target.vip(), c.address).ip(c.address, target.vip()).tcp(1, 2).build();
@@ -244,22 +270,27 @@ fn unrelated(family: Family) -> Vec<Case> {
             .passes(Verdict::PassIcmp),
         Case::new(Forwarding, title("redirect")).arrives(CLIENTS, redirect).passes(Verdict::PassIcmp),
         Case::new(Forwarding, title("an error about a connection that is not known"))
-            .arrives(CLIENTS, error(to(), Problem::TooBig(1280), &unknown))
+            .arrives(CLIENTS, error(family, to(), Problem::TooBig(1280), &unknown))
             .passes(Verdict::PassIcmpUnrelated),
         Case::new(Forwarding, title("an error about somebody else's packet"))
             .arrives(
                 CLIENTS,
-                error(to(), Problem::PortUnreachable, &quote(&seen(stranger(family), Udp, 53, &c), 8)),
+                error(
+                    family,
+                    to(),
+                    Problem::PortUnreachable,
+                    &quote(&seen(stranger(family), Udp, 53, &c), 8),
+                ),
             )
             .passes(Verdict::PassIcmpUnrelated),
         Case::new(Forwarding, title("an error about a later fragment"))
-            .arrives(CLIENTS, error(to(), Problem::TimeExceeded, &later))
+            .arrives(CLIENTS, error(family, to(), Problem::TimeExceeded, &later))
             .passes(Verdict::PassIcmpUnrelated),
         Case::new(Forwarding, title("an error about a tunnel's packet"))
-            .arrives(CLIENTS, error(to(), Problem::TooBig(1280), &tunnelled))
+            .arrives(CLIENTS, error(family, to(), Problem::TooBig(1280), &tunnelled))
             .passes(Verdict::PassIcmpUnrelated),
         Case::new(Forwarding, title("an error about a ping"))
-            .arrives(CLIENTS, error(to(), Problem::PortUnreachable, &ping))
+            .arrives(CLIENTS, error(family, to(), Problem::PortUnreachable, &ping))
             .passes(Verdict::PassIcmpUnrelated),
     ]
 }
@@ -270,7 +301,7 @@ fn malformed(family: Family) -> Vec<Case> {
     let c = Client::new(family);
     let known = seen(target.vip(), Tcp, 80, &c);
     let opening = |text: &str| opened(Case::new(Forwarding, title(text)), &target, Tcp, &c);
-    let with = |quoted: &[u8]| error(c.to(target.vip()), Problem::TooBig(1280), quoted);
+    let with = |quoted: &[u8]| error(family, c.to(target.vip()), Problem::TooBig(1280), quoted);
     let header = family.header();
     let mut wrong_version = quote(&known, 8);
     wrong_version[0] = 0x75;
@@ -287,19 +318,28 @@ fn malformed(family: Family) -> Vec<Case> {
         opening("an error that quotes another version of IP")
             .arrives(CLIENTS, with(&wrong_version))
             .drops(Verdict::DropIcmpMalformed),
-        opening("an error that is shorter than it says").arrives(CLIENTS, cut).drops(Verdict::DropIcmpMalformed),
+        opening("an error that is shorter than it says")
+            .arrives(CLIENTS, cut)
+            .drops(Verdict::DropIcmpMalformed),
     ];
     let mut empty = c.to(target.vip()).echo_request(1, 1).build();
     empty.truncate(14 + header + 1);
     cases.push(
-        Case::new(Forwarding, title("one byte of ICMP")).arrives(CLIENTS, empty).passes(Verdict::PassMalformed),
+        Case::new(Forwarding, title("one byte of ICMP"))
+            .arrives(CLIENTS, empty)
+            .passes(Verdict::PassMalformed),
     );
     if family == V4 {
         cases.push(
             Case::new(Forwarding, title("an error in fragments"))
                 .arrives(
                     CLIENTS,
-                    error(c.to(target.vip()).fragment(0, true), Problem::TooBig(1280), &quote(&known, 8)),
+                    error(
+                        family,
+                        c.to(target.vip()).fragment(0, true),
+                        Problem::TooBig(1280),
+                        &quote(&known, 8),
+                    ),
                 )
                 .passes(Verdict::PassIcmp),
         );
@@ -316,16 +356,21 @@ fn dropped(family: Family) -> Vec<Case> {
         let quoted = quote(&seen(target.vip(), Tcp, 80, &c), 8);
         cases.push(
             opened(Case::new(Forwarding, title("an error with time to live 1")), &target, Tcp, &c)
-                .arrives(CLIENTS, error(from_router(&target).ttl(1), Problem::TooBig(1280), &quoted))
+                .arrives(CLIENTS, error(family, from_router(&target).ttl(1), Problem::TooBig(1280), &quoted))
                 .drops(Verdict::DropTimeExceeded),
         );
         let c = Client::new(family);
         let narrow = Target::new(mode, family, NARROW_SERVER);
         let long =
-            Packet::bare_ip(narrow.vip(), c.address).udp(53, c.port).payload(&vec![0; 1450 - family.header()]);
+            Packet::bare_ip(narrow.vip(), c.address)
+                .udp(53, c.port)
+                .payload(&vec![0; 1450 - family.header()]);
         cases.push(
             opened(Case::new(Forwarding, title("an error that does not fit")), &narrow, Udp, &c)
-                .arrives(CLIENTS, error(from_router(&narrow), Problem::PortUnreachable, &long.build()))
+                .arrives(
+                    CLIENTS,
+                    error(family, from_router(&narrow), Problem::PortUnreachable, &long.build()),
+                )
                 .drops(Verdict::DropTooBig),
         );
     }
@@ -333,10 +378,13 @@ fn dropped(family: Family) -> Vec<Case> {
     let c = Client::new(family);
     let quoted = quote(&seen(target.vip(), Tcp, 80, &c), 8);
     cases.push(
-        Case::new(Forwarding, format!("icmp nat {}: an error to a server whose next hop nobody knows", family.name()))
-            .before(CLIENTS, c.to(target.vip()).tcp(c.port, 80).syn(), Verdict::DropNoNextHop)
-            .arrives(CLIENTS, error(from_router(&target), Problem::TooBig(1280), &quoted))
-            .drops(Verdict::DropNoNextHop),
+        Case::new(
+            Forwarding,
+            format!("icmp nat {}: an error to a server whose next hop nobody knows", family.name()),
+        )
+        .before(CLIENTS, c.to(target.vip()).tcp(c.port, 80).syn(), Verdict::DropNoNextHop)
+        .arrives(CLIENTS, error(family, from_router(&target), Problem::TooBig(1280), &quoted))
+        .drops(Verdict::DropNoNextHop),
     );
     cases
 }

@@ -52,12 +52,17 @@ fn v4(mode: Mode) -> Vec<Case> {
     // A tunnel's outer header takes over class, identification and permission to be fragmented; IPv6 has only the class.
     let expected = match mode {
         Mode::Nat | Mode::Dr => marked(target.forwarded(&c)),
-        Mode::Tun => {
-            marked(marked(target.frame().ip(tunnel_source(V4), target.server())).ip(c.address, target.vip()).ttl(63))
-        }
-        Mode::TunAcross => {
-            marked(target.frame().ip(tunnel_source(V6), target.server()).tos(0xb9).ip(c.address, target.vip()).ttl(63))
-        }
+        Mode::Tun => marked(
+            marked(target.frame().ip(tunnel_source(V4), target.server())).ip(c.address, target.vip()).ttl(63),
+        ),
+        Mode::TunAcross => marked(
+            target
+                .frame()
+                .ip(tunnel_source(V6), target.server())
+                .tos(0xb9)
+                .ip(c.address, target.vip())
+                .ttl(63),
+        ),
     };
     cases.push(
         Case::new(Forwarding, title("type of service and identification"))
@@ -93,7 +98,9 @@ fn v6(mode: Mode) -> Vec<Case> {
         ),
         (
             "six extension headers",
-            Box::new(|p| (0..6).fold(p, |p, _| p.ipv6_extension(extension::DESTINATION, &[1, 4, 0, 0, 0, 0]))),
+            Box::new(|p| {
+                (0..6).fold(p, |p, _| p.ipv6_extension(extension::DESTINATION, &[1, 4, 0, 0, 0, 0]))
+            }),
         ),
     ];
     for (name, add) in chains {

@@ -9,7 +9,7 @@ use aya::{
 };
 use lb_common::{
     Addr, Event, FlowKey, Port, Verdict,
-    conn::{Connection, State, TAG_FREE, TagBucket, ticks},
+    conn::{Connection, State, TAG_FREE, TagBucket, is_active, ticks},
     fragment::{Fragment, FragmentKey},
     ip_proto, map_name,
 };
@@ -65,11 +65,6 @@ impl Plane {
             plane.set_next_hop(*target, &Resolution::Resolved(hop.clone()), *keeps_tags)?;
         }
         Ok(Self { plane })
-    }
-
-    /// The aya object.
-    pub fn ebpf(&mut self) -> &mut aya::Ebpf {
-        self.plane.ebpf()
     }
 
     /// Runs the program on a packet from an interface. `metadata` bytes stand in front of the packet.
@@ -144,6 +139,30 @@ impl Plane {
         found
     }
 
+    /// Compares every real server's active and inactive connections with the table itself.
+    ///
+    /// # Errors
+    /// When they differ.
+    pub fn check_loads(&self) -> Result<()> {
+        let mut found: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+        self.plane.connection_list().each(|listed, _, _| {
+            let (active, inactive) = found.entry(listed.server).or_default();
+            *if is_active(listed.state as u8) { active } else { inactive } += 1;
+            true
+        });
+        for number in self.plane.server_numbers() {
+            let load = self.plane.server_load(number);
+            let (active, inactive) = found.get(&number).copied().unwrap_or_default();
+            ensure!(
+                (load.active, load.inactive) == (active, inactive),
+                "server number {number} counts {} active and {} inactive connections, but has {active} and {inactive}",
+                load.active,
+                load.inactive
+            );
+        }
+        Ok(())
+    }
+
     /// Gives a real server another weight, as a reload of the configuration does.
     ///
     /// # Errors
@@ -202,6 +221,20 @@ impl Plane {
             }
         }
         ensure!(aged > 0, "{} has no connection", client.address);
+        Ok(())
+    }
+
+    /// The same for the whole table.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn age_all(&mut self, seconds: u64) -> Result<()> {
+        let mut places: Array<_, Connection> = Array::try_from(self.map(map_name::CONNECTIONS)?)?;
+        for index in 0..places.len() {
+            let mut place = places.get(&index, 0)?;
+            place.last_seen = place.last_seen.wrapping_sub(ticks(seconds * 1_000_000_000));
+            places.set(index, place, 0)?;
+        }
         Ok(())
     }
 

@@ -155,7 +155,6 @@ impl Mode {
 /// A client. Each has an address and a port that no other has.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
-    pub family: Family,
     pub address: IpAddr,
     pub port: u16,
 }
@@ -171,7 +170,7 @@ impl Client {
     /// The one of this number; up to 20,000.
     pub fn number(family: Family, number: u16) -> Self {
         let [high, low] = number.to_be_bytes();
-        Self { family, address: family.address([198, 18, high, low], 0xfd18), port: 40_000 + number }
+        Self { address: family.address([198, 18, high, low], 0xfd18), port: 40_000 + number }
     }
 
     /// A packet to an address, as it comes in on [`CLIENTS`]: frame and IP header, TTL 64.
@@ -279,9 +278,7 @@ impl Target {
         match self.mode {
             Mode::Nat => frame.ip(client.address, server).ttl(63),
             Mode::Dr => frame.ip(client.address, self.vip()).ttl(63),
-            Mode::Tun | Mode::TunAcross => {
-                frame.ip(source, server).ip(client.address, self.vip()).ttl(63)
-            }
+            Mode::Tun | Mode::TunAcross => frame.ip(source, server).ip(client.address, self.vip()).ttl(63),
         }
     }
 

@@ -8,8 +8,8 @@ use crate::{
     case::Case,
     forwarding::verdict,
     scene::{
-        CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, EMPTY, EVERY_PORT, FAMILIES, Family, MODES, Mode, PLAIN, Problem,
-        SAME_PORT, SERVERS, TWIN, Target, UNRESOLVED, director_error, stranger,
+        CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, EMPTY, EVERY_PORT, FAMILIES, Family, MODES, Mode, PLAIN,
+        Problem, SAME_PORT, SERVERS, TWIN, Target, UNRESOLVED, director_error, stranger,
     },
     setup::Setup::Forwarding,
 };

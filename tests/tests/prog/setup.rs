@@ -4,7 +4,7 @@
 use std::{
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    process,
+    process::{self, Command},
     sync::{Mutex, OnceLock, PoisonError},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     plane::Plane,
     scene::{
         CLIENT_MAC, CLIENTS, DIRECTOR_MAC, EMPTY, FAMILIES, Family, INNER_MAC, LAST, MODES, Mode, NARROW,
-        NARROW_MTU, ON_A_STICK, PLAIN, SERVER_MAC, SERVERS, Target, V4, V6, tunnel_source,
+        NARROW_MTU, ON_A_STICK, PLAIN, SAME_PORT, SERVER_MAC, SERVERS, Target, V4, V6, tunnel_source,
     },
 };
 
@@ -30,7 +30,7 @@ pub enum Setup {
     Forwarding,
     /// Virtual servers with several real servers: [`SCHEDULED`].
     Scheduling,
-    /// [`PLAIN`] of every way of forwarding, with the smallest connection table.
+    /// The first two virtual servers of every way of forwarding, with the smallest connection table.
     Small,
     /// As [`Setup::Forwarding`], apart from it, for random packets.
     Random,
@@ -73,8 +73,8 @@ impl Setup {
             [const { OnceLock::new() }; Setup::COUNT];
         let netns = netns()?;
         netns.enter(|| {
-            let loaded =
-                PLANES[self as usize].get_or_init(|| self.load().map(Mutex::new).map_err(|e| format!("{e:#}")));
+            let loaded = PLANES[self as usize]
+                .get_or_init(|| self.load().map(Mutex::new).map_err(|e| format!("{e:#}")));
             let plane = loaded.as_ref().map_err(|error| anyhow!("{self:?} cannot be loaded: {error}"))?;
             // A case that panicked has not damaged the maps.
             work(&mut plane.lock().unwrap_or_else(PoisonError::into_inner))
@@ -85,7 +85,9 @@ impl Setup {
         let targets = self.targets();
         let (text, mut hops) = match self {
             Self::Scheduling => scheduling(),
-            Self::Forwarding | Self::Random | Self::Small => (forwarding(self.max_connections(), &targets), Vec::new()),
+            Self::Forwarding | Self::Random | Self::Small => {
+                (forwarding(self.max_connections(), &targets), Vec::new())
+            }
         };
         for target in &targets {
             if let Some(hop) = target.next_hop() {
@@ -102,10 +104,11 @@ impl Setup {
     fn targets(self) -> Vec<Target> {
         let numbers = match self {
             Self::Forwarding | Self::Random => PLAIN..=LAST,
-            Self::Small => PLAIN..=PLAIN,
+            Self::Small => PLAIN..=SAME_PORT,
             Self::Scheduling => return Vec::new(),
         };
-        let of_mode = |mode| FAMILIES.map(|family| numbers.clone().map(move |n| Target::new(mode, family, n)));
+        let of_mode =
+            |mode| FAMILIES.map(|family| numbers.clone().map(move |n| Target::new(mode, family, n)));
         MODES.into_iter().flat_map(of_mode).flatten().collect()
     }
 }
@@ -245,10 +248,10 @@ fn make_netns() -> Result<Netns> {
     ];
     for (name, index, mtu, mac) in interfaces {
         let mac = text(mac);
-        // A dummy interface knows no neighbours until it is told that it has some.
         netns.ip([
-            format!("link add {name} index {index} address {mac} mtu {mtu} type dummy"),
-            format!("link set {name} arp on up"),
+            format!("link add {name} index {index} address {mac} mtu {mtu} type veth peer name {name}-end"),
+            format!("link set {name}-end up"),
+            format!("link set {name} up"),
         ])?;
     }
     let (router, server) = (text(CLIENT_MAC), text(SERVER_MAC));
@@ -257,7 +260,7 @@ fn make_netns() -> Result<Netns> {
         "addr add 172.31.0.1/24 dev clients".to_owned(),
         "addr add 10.0.200.1/16 dev servers".to_owned(),
         "addr add fd31::1/64 dev clients nodad".to_owned(),
-        "addr add fd10::200:1/64 dev servers nodad".to_owned(),
+        "addr add fd10::c8:1/64 dev servers nodad".to_owned(),
         format!("neigh add 172.31.0.2 lladdr {router} dev clients nud permanent"),
         format!("neigh add fd31::2 lladdr {router} dev clients nud permanent"),
         "route add 198.18.0.0/15 via 172.31.0.2".to_owned(),
@@ -278,8 +281,11 @@ fn text(mac: [u8; 6]) -> String {
 
 /// Why the program cannot be run here; `None` when it can.
 pub fn missing() -> Option<String> {
-    if let Some(why) = lab::requirements::missing_for_lab() {
-        return Some(why);
+    if !nix::unistd::geteuid().is_root() {
+        return Some("not root".to_owned());
+    }
+    if Command::new("ip").arg("-Version").output().is_err() {
+        return Some("`ip` is not installed".to_owned());
     }
     lb_userspace::dataplane::xdp::OBJECT
         .is_empty()

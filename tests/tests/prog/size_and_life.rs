@@ -8,8 +8,8 @@ use crate::{
     case::Case,
     forwarding::verdict,
     scene::{
-        CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, FAMILIES, Family, INNER_MAC, MODES, Mode, NARROW, NARROW_SERVER, PLAIN,
-        Problem, SERVER_MAC, SERVERS, Target, V4, director_error,
+        CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, FAMILIES, Family, INNER_MAC, MODES, Mode, NARROW,
+        NARROW_SERVER, PLAIN, Problem, SERVER_MAC, SERVERS, Target, V4, director_error,
     },
     setup::Setup::Forwarding,
 };
@@ -207,9 +207,12 @@ fn padded_elsewhere() -> Vec<Case> {
             let target = Target::new(mode, family, PLAIN);
             let c = Client::new(family);
             cases.push(
-                Case::new(Forwarding, format!("{} {}: Ethernet padding stays outside", mode.name(), family.name()))
-                    .arrives(CLIENTS, padded(&c.to(target.vip()).udp(c.port, 53)))
-                    .redirects(verdict(mode), padded(&target.forwarded(&c).udp(c.port, 53))),
+                Case::new(
+                    Forwarding,
+                    format!("{} {}: Ethernet padding stays outside", mode.name(), family.name()),
+                )
+                .arrives(CLIENTS, padded(&c.to(target.vip()).udp(c.port, 53)))
+                .redirects(verdict(mode), padded(&target.forwarded(&c).udp(c.port, 53))),
             );
         }
     }

@@ -36,7 +36,8 @@ pub fn all() -> Vec<Case> {
 
 /// Fails unless every verdict that there is, is expected by a case or excused.
 pub fn every_verdict_has_a_case() -> Result<()> {
-    let covered: BTreeSet<Verdict> = all().iter().flat_map(|case| case.verdicts().collect::<Vec<_>>()).collect();
+    let covered: BTreeSet<Verdict> =
+        all().iter().flat_map(|case| case.verdicts().collect::<Vec<_>>()).collect();
     let excused: BTreeSet<Verdict> = WITHOUT_CASE.iter().map(|(verdict, _)| *verdict).collect();
     let missing: Vec<&str> = Verdict::ALL
         .iter()

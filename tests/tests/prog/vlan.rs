@@ -8,8 +8,8 @@ use crate::{
     case::Case,
     forwarding::verdict,
     scene::{
-        CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, FAMILIES, Family, MODES, Mode, ON_A_STICK, ONE_ARM, PLAIN, SERVER_MAC,
-        SERVERS, TAGGED, TWO_TAGS, Target,
+        CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, FAMILIES, Family, MODES, Mode, ON_A_STICK, ONE_ARM, PLAIN,
+        SERVER_MAC, SERVERS, TAGGED, TWO_TAGS, Target,
     },
     setup::Setup::Forwarding,
 };
@@ -46,11 +46,8 @@ fn from_client(client: &Client, target: &Target, tagged: Tags) -> Packet {
 
 fn to_server(mode: Mode, family: Family, tags: &str, tagged: Tags) -> Vec<Case> {
     let mut cases = Vec::new();
-    let ways = [
-        (PLAIN, "to an untagged network"),
-        (TAGGED, "to a VLAN"),
-        (TWO_TAGS, "to a VLAN inside another"),
-    ];
+    let ways =
+        [(PLAIN, "to an untagged network"), (TAGGED, "to a VLAN"), (TWO_TAGS, "to a VLAN inside another")];
     for (number, way) in ways {
         if number == PLAIN && tags == "no tag" {
             continue;
@@ -64,7 +61,8 @@ fn to_server(mode: Mode, family: Family, tags: &str, tagged: Tags) -> Vec<Case> 
                 .redirects(verdict(mode), target.forwarded(&c).tcp(c.port, port).syn()),
         );
     }
-    let one_arm = [(ONE_ARM, "stays in its VLAN on one arm"), (ON_A_STICK, "to another VLAN of the same interface")];
+    let one_arm =
+        [(ONE_ARM, "stays in its VLAN on one arm"), (ON_A_STICK, "to another VLAN of the same interface")];
     for (number, way) in one_arm {
         if number == ONE_ARM && tags == "no tag" {
             continue;
@@ -103,7 +101,8 @@ fn to_client(family: Family, tags: &str, tagged: Tags) -> Vec<Case> {
 
     let c = Client::new(family);
     let target = Target::new(Mode::Nat, family, TAGGED);
-    let from_server = Packet::eth(SERVER_MAC, crate::scene::INNER_MAC).vlan(10).ip(target.server(), c.address);
+    let from_server =
+        Packet::eth(SERVER_MAC, crate::scene::INNER_MAC).vlan(10).ip(target.server(), c.address);
     cases.push(
         Case::new(Forwarding, title("the tagged answer gets the client's tags instead"))
             .before(CLIENTS, from_client(&c, &target, tagged).tcp(c.port, 80).syn(), Verdict::ForwardNat)
@@ -113,7 +112,8 @@ fn to_client(family: Family, tags: &str, tagged: Tags) -> Vec<Case> {
 
     let c = Client::new(family);
     let target = Target::new(Mode::Nat, family, TAGGED);
-    let from_server = Packet::eth(SERVER_MAC, crate::scene::INNER_MAC).vlan(10).ip(target.server(), c.address);
+    let from_server =
+        Packet::eth(SERVER_MAC, crate::scene::INNER_MAC).vlan(10).ip(target.server(), c.address);
     let untagged = Packet::eth(DIRECTOR_MAC, CLIENT_MAC).ip(target.vip(), c.address).ttl(63);
     cases.push(
         Case::new(Forwarding, title("then without: the tagged answer loses its tag"))

@@ -8,9 +8,9 @@ use aya::{
     programs::{Program, ProgramError},
 };
 use lb_common::{
-    conn::{STATES, State, WAYS, buckets_for, ticks},
+    conn::{Clock, STATES, State, WAYS, buckets_for},
     flow::HashKeys,
-    map_name,
+    fragment, map_name,
     settings::{SETTINGS, Settings, TRACE},
 };
 
@@ -124,7 +124,7 @@ pub fn load(object: &[u8], sizes: Sizes, settings: &Settings, trace: bool) -> Re
 ///
 /// # Errors
 /// When the kernel gives no random numbers.
-pub fn settings(max_connections: u32, timeouts: &Timeouts) -> io::Result<Settings> {
+pub fn settings(clock: Clock, max_connections: u32, timeouts: &Timeouts) -> io::Result<Settings> {
     let mut random = [0u8; 40];
     let mut filled = 0;
     while filled < random.len() {
@@ -140,16 +140,18 @@ pub fn settings(max_connections: u32, timeouts: &Timeouts) -> io::Result<Setting
     Ok(Settings {
         hash_keys: HashKeys(keys),
         buckets: buckets_for(max_connections),
-        reserved: 0,
+        clock_shift: clock.shift(),
         netns_cookie: local::netns_cookie(),
-        timeouts: state_timeouts(timeouts),
+        fragment_timeout: clock.ticks(fragment::TIMEOUT),
+        reserved: 0,
+        timeouts: state_timeouts(clock, timeouts),
     })
 }
 
 /// By state: after how many ticks without a packet a connection is forgotten. The configuration sets what `ipvsadm
 /// --set` sets; all others are IPVS's.
-pub fn state_timeouts(timeouts: &Timeouts) -> [u32; STATES] {
-    let in_ticks = |time: Duration| ticks(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)).max(1);
+pub fn state_timeouts(clock: Clock, timeouts: &Timeouts) -> [u32; STATES] {
+    let in_ticks = |time: Duration| clock.ticks(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     let mut table = [0; STATES];
     for state in State::ALL {
         table[state as usize] = in_ticks(match state {
@@ -232,8 +234,9 @@ mod tests {
             tcp_fin: Duration::from_secs(20),
             udp: Duration::from_secs(10),
         };
-        let table = state_timeouts(&timeouts);
-        let seconds = |state: State| (u64::from(table[state as usize]) << 24) as f64 / 1e9;
+        let clock = Clock::new(1_000_000);
+        let table = state_timeouts(clock, &timeouts);
+        let seconds = |state: State| f64::from(table[state as usize]) * 0.016;
         assert!((seconds(State::Established) - 30.0).abs() < 0.1);
         assert!((seconds(State::FinWait) - 20.0).abs() < 0.1);
         assert!((seconds(State::Udp) - 10.0).abs() < 0.1);
