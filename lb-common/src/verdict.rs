@@ -75,6 +75,8 @@ verdicts! {
     PassVlan = 7 Pass "pass_vlan",
     /// An IPv6 packet with more extension headers than are followed.
     PassExtensionHeaders = 8 Pass "pass_extension_headers",
+    /// For another machine's MAC address: the interface is promiscuous or a bridge floods. The kernel drops it.
+    PassOtherHost = 9 Pass "pass_other_host",
 
     /// Client to real server, translated.
     ForwardNat = 16 Transmit "forward_nat",

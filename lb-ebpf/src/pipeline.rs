@@ -69,10 +69,15 @@ fn follow_found(packet: Packet, found: Result<Route, Verdict>) -> Step {
 #[inline(always)]
 fn follow(packet: Packet, route: Option<Route>) -> Step {
     let route = Route::pack(route);
-    // SAFETY (both): the program's own context.
     let step = match parse::frame(packet.window()) {
-        Ok(frame) if frame.ethertype == ETHERTYPE_IPV4 => unsafe { pipeline_follow_v4(packet.raw(), route) },
-        Ok(frame) if frame.ethertype == ETHERTYPE_IPV6 => unsafe { pipeline_follow_v6(packet.raw(), route) },
+        Ok(frame) if frame.ethertype == ETHERTYPE_IPV4 => {
+            // SAFETY: the program's own context.
+            unsafe { pipeline_follow_v4(packet.raw(), route) }
+        }
+        Ok(frame) if frame.ethertype == ETHERTYPE_IPV6 => {
+            // SAFETY: the program's own context.
+            unsafe { pipeline_follow_v6(packet.raw(), route) }
+        }
         Ok(_) => return Step::from(Verdict::PassNotIp),
         Err(verdict) => return Step::from(verdict),
     };
@@ -123,8 +128,9 @@ fn follow_ip(
 ) -> Result<Step, Verdict> {
     let route = match known {
         Some(route) => route,
+        None if !ip.is_icmp() && !service::concerns(ip.src, ip.dst) => return Err(Verdict::PassNotOurs),
+        None if !service::is_to_this_machine(window).unwrap_or(false) => return Err(Verdict::PassOtherHost),
         None if ip.is_icmp() => return Ok(Step::Icmp),
-        None if !service::concerns(ip.src, ip.dst) => return Err(Verdict::PassNotOurs),
         None if ip.proto != ip_proto::TCP && ip.proto != ip_proto::UDP => return Err(Verdict::PassNoService),
         None if !ip.is_complete(window) => return Err(Verdict::DropBadLength),
         None if ip.part == Part::Later => return Ok(Step::Fragment),

@@ -2,11 +2,11 @@
 
 use lb_common::{
     Addr, Port,
-    filter::{Role, position},
+    filter::{Role, mac_position, position},
     service::{Service, ServiceKey},
 };
 
-use crate::maps;
+use crate::{maps, packet::Window};
 
 /// Whether a packet may concern the data plane: it goes to an address of a virtual server, or comes from a real
 /// server behind NAT. False positives are possible, false negatives are not.
@@ -19,6 +19,13 @@ pub fn concerns(src: Addr, dst: Addr) -> bool {
 #[inline(always)]
 pub fn is_virtual(addr: Addr) -> bool {
     is_marked(addr, Role::Virtual)
+}
+
+/// Whether a frame is for one of this machine's MAC addresses.
+#[inline(always)]
+pub fn is_to_this_machine(window: Window) -> Option<bool> {
+    let (word, bit) = mac_position(window.read(0)?, window.read(4)?);
+    Some(maps::filter(word) & bit != 0)
 }
 
 #[inline(always)]

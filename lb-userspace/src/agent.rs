@@ -87,7 +87,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             Some(request) = requests.recv() => agent.answer(request),
             Some(change) = changes.recv() => agent.next_hop_changed(change).await,
             _ = sweep.tick() => agent.sweep(),
-            _ = sample.tick() => agent.sample(),
+            _ = sample.tick() => {
+                agent.sample();
+                agent.look_at_links().await;
+            }
             error = async { trace.as_mut().expect("guarded").print().await }, if trace.is_some() => {
                 tracing::warn!("no more debug events: {error}");
                 trace = None;
@@ -103,6 +106,8 @@ struct Agent {
     config: Config,
     plane: XdpPlane,
     started: Instant,
+    /// This machine's interfaces, as of the last look.
+    links: Vec<netlink::Link>,
     /// How each real server's address is reached.
     resolutions: BTreeMap<IpAddr, Resolution>,
     /// Rates of each real server, by number.
@@ -127,10 +132,12 @@ impl Agent {
             config,
             plane,
             started: Instant::now(),
+            links: Vec::new(),
             resolutions: BTreeMap::new(),
             rates: BTreeMap::new(),
             _watcher: watcher,
         };
+        agent.look_at_links().await;
         agent.first_next_hops(&targets, &mut changes).await;
         let director = agent.config.director.clone();
         agent.plane.attach(&director.interfaces, director.xdp_mode).await?;
@@ -158,14 +165,30 @@ impl Agent {
             Resolution::Unresolved(Reason::NeighbourPending { .. }) => {}
             Resolution::Unresolved(reason) => tracing::warn!("real server {target}: no way to it: {reason}"),
         }
+        self.look_at_links().await;
         let keeps_tags = match &resolution {
-            Resolution::Resolved(hop) => !has_vlan_devices(hop.ifindex).await,
+            // VLAN devices on an interface say which tags its frames have; without any, frames keep theirs.
+            Resolution::Resolved(hop) => {
+                !self.links.iter().any(|link| link.vlan.is_some_and(|vlan| vlan.parent == hop.ifindex))
+            }
             Resolution::Unresolved(_) => false,
         };
         if let Err(error) = self.plane.set_next_hop(target, &resolution, keeps_tags) {
             tracing::error!("cannot set the next hop of real server {target}: {error:#}");
         }
         self.resolutions.insert(target, resolution);
+    }
+
+    /// Keeps up with this machine's interfaces and their MAC addresses.
+    async fn look_at_links(&mut self) {
+        match netlink::links().await {
+            Ok(links) if links != self.links => {
+                self.plane.set_macs(&links.iter().filter_map(|link| link.mac).collect());
+                self.links = links;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("cannot list the interfaces: {error}"),
+        }
     }
 
     fn sweep(&mut self) {
@@ -216,16 +239,5 @@ impl Agent {
             self.config.virtual_servers.len(),
             interfaces.join(", ")
         );
-    }
-}
-
-/// Whether VLAN devices sit on an interface; then they say which tags frames have.
-async fn has_vlan_devices(ifindex: u32) -> bool {
-    match netlink::links().await {
-        Ok(links) => links.iter().any(|link| link.vlan.is_some_and(|vlan| vlan.parent == ifindex)),
-        Err(error) => {
-            tracing::warn!("cannot list the interfaces: {error}");
-            false
-        }
     }
 }

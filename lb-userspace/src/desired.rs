@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::config::{Config, Forward, Protocol, Scheduler, SchedulerFlags};
+use crate::config::{Config, Forward, Protocol, Scheduler, SchedulerFlags, VirtualServer};
 
 /// By what a virtual server is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,6 +13,14 @@ pub struct ServiceId {
     pub port: u16,
     /// The protocol above IP.
     pub protocol: Protocol,
+}
+
+impl ServiceId {
+    /// Of a configured virtual server.
+    pub const fn of(virtual_server: &VirtualServer) -> Self {
+        let VirtualServer { address, port, protocol, .. } = *virtual_server;
+        Self { address, port, protocol }
+    }
 }
 
 /// A virtual server as the data plane needs it.
@@ -48,11 +56,6 @@ pub fn desired(config: &Config) -> State {
         .virtual_servers
         .iter()
         .map(|virtual_server| {
-            let id = ServiceId {
-                address: virtual_server.address,
-                port: virtual_server.port,
-                protocol: virtual_server.protocol,
-            };
             let servers = virtual_server
                 .real_servers
                 .iter()
@@ -68,7 +71,7 @@ pub fn desired(config: &Config) -> State {
                 flags: virtual_server.scheduler_flags,
                 servers,
             };
-            (id, service)
+            (ServiceId::of(virtual_server), service)
         })
         .collect()
 }

@@ -117,7 +117,7 @@ impl Client {
         })
     }
 
-    /// Downloads `len` bytes of the lab's stream with curl from `server` (such as "192.168.10.50" or "[fd00::1]:80")
+    /// Downloads `len` bytes of the lab's stream with curl from `server` (such as "192.168.10.50" or `[fd00::1]:80`)
     /// and compares their SHA-256 with what the real server says it sent. Returns the sum.
     ///
     /// # Errors

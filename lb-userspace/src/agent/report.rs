@@ -65,14 +65,9 @@ impl Agent {
     }
 
     fn virtual_server(&self, virtual_server: &VirtualServer) -> anyhow::Result<VirtualServerStatus> {
-        let id = ServiceId {
-            address: virtual_server.address,
-            port: virtual_server.port,
-            protocol: virtual_server.protocol,
-        };
         let real_servers = self
             .plane
-            .servers_of(&id)
+            .servers_of(&ServiceId::of(virtual_server))
             .map(|(server, number)| self.real_server(&server, number))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let flags = virtual_server.scheduler_flags;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::{agent, api::socket::SOCKET_VARIABLE};
+use crate::{agent, api::socket::SOCKET_VARIABLE, dataplane::xdp};
 
 /// Arguments of `xdirector run`.
 #[derive(Debug, Args)]
@@ -38,10 +38,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
 fn start_log(trace: bool) -> anyhow::Result<()> {
     let default = if trace { "debug" } else { "info" };
     let filter = EnvFilter::try_from_env("XDIRECTOR_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    // The data plane's events come through aya-log, which writes to `log`. So does how aya loads a program.
-    tracing_log::LogTracer::builder()
-        .ignore_all(["aya_obj", "aya::", "netlink_proto", "rtnetlink"])
-        .init()?;
+    // The data plane's events come through `log`, and so does every detail of how it is loaded.
+    tracing_log::LogTracer::builder().ignore_all(xdp::CHATTY).init()?;
     let format = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

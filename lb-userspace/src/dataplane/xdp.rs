@@ -9,7 +9,11 @@ mod mapped;
 mod ranges;
 mod tables;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use anyhow::{Context, anyhow};
 use aya::{
@@ -42,6 +46,9 @@ use crate::{
 use conntable::ConnectionTable;
 use mapped::Mapped;
 use tables::Tables;
+
+/// Libraries whose own debug messages say nothing about packets.
+pub const CHATTY: [&str; 4] = ["aya_obj", "aya::", "netlink_proto", "rtnetlink"];
 
 /// The XDP data plane, loaded.
 pub struct XdpPlane {
@@ -147,6 +154,11 @@ impl XdpPlane {
         // SAFETY: the logger owns the ring buffer's descriptor and is owned by the `AsyncFd`, so the descriptor stays
         // open and the same as long as that watches it.
         Ok(Trace(unsafe { AsyncFd::register(logger) }?))
+    }
+
+    /// Sets the MAC addresses whose frames are for this machine; until then all are.
+    pub fn set_macs(&self, macs: &BTreeSet<[u8; 6]>) {
+        self.tables.set_macs(macs);
     }
 
     /// Sets how frames reach an address.

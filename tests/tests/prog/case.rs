@@ -303,7 +303,7 @@ impl Check {
     fn end(&self, plane: &Plane, before: Counts) -> Result<()> {
         match self {
             Self::State { client, to, state } => {
-                let found = plane.state(client, *to);
+                let found = plane.state(client, *to)?;
                 ensure!(found == *state, "the connection is in state {found:?} instead of {state:?}");
             }
             Self::Counts { service, server, counts } => {

@@ -30,7 +30,7 @@ pub fn cases() -> Vec<Case> {
 /// Opens flows until no place is free.
 fn fill(plane: &mut Plane) -> Result<()> {
     // Connections that are over would make room.
-    plane.sweep();
+    plane.sweep()?;
     let vip = Target::new(Mode::Dr, V4, PLAIN).vip();
     let mut flow = 0u32;
     // The last free places are found by flows that hash there: a few rounds of as many flows as there are places.

@@ -51,6 +51,9 @@ fn frames() -> Vec<Case> {
         Case::new(Forwarding, title("a length instead of a type (IEEE 802.3)"))
             .arrives(CLIENTS, frame().ethertype(38).payload(&[0x42; 38]))
             .passes(Verdict::PassNotIp),
+        Case::new(Forwarding, title("for another machine's MAC address"))
+            .arrives(CLIENTS, tagged(Packet::eth(CLIENT_MAC, [2, 0, 0, 0, 9, 9])))
+            .passes(Verdict::PassOtherHost),
         Case::new(Forwarding, title("ARP in a VLAN"))
             .arrives(CLIENTS, frame().vlan(5).ethertype(0x0806).payload(&[0; 46]))
             .passes(Verdict::PassNotIp),

@@ -9,7 +9,7 @@ use aya::{
 };
 use lb_common::{
     Addr, Event, FlowKey, Port, Verdict,
-    conn::{Connection, State, TAG_FREE, TagBucket, is_active, ticks},
+    conn::{Connection, State, TAG_FREE, TagBucket, is_active},
     fragment::{Fragment, FragmentKey},
     ip_proto, map_name,
 };
@@ -21,6 +21,7 @@ use lb_userspace::{
     reconcile::reconcile,
 };
 
+use crate::scene::{DIRECTOR_MAC, INNER_MAC};
 use crate::{case::Counts, scene::Client};
 
 /// The program with its maps.
@@ -64,6 +65,7 @@ impl Plane {
         for (target, hop, keeps_tags) in hops {
             plane.set_next_hop(*target, &Resolution::Resolved(hop.clone()), *keeps_tags)?;
         }
+        plane.set_macs(&[DIRECTOR_MAC, INNER_MAC].into());
         Ok(Self { plane })
     }
 
@@ -127,16 +129,19 @@ impl Plane {
     }
 
     /// The state of a client's connection, if there is one.
-    pub fn state(&self, client: &Client, to: (IpAddr, u16, Protocol)) -> Option<State> {
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn state(&self, client: &Client, to: (IpAddr, u16, Protocol)) -> Result<Option<State>> {
         let key = flow(client, to);
         let mut found = None;
-        self.plane.connection_list().each(|listed, _, _| {
+        self.plane.connection_list()?.each(|listed, _, _| {
             if listed.key == key {
                 found = Some(listed.state);
             }
             found.is_none()
         });
-        found
+        Ok(found)
     }
 
     /// Compares every real server's active and inactive connections with the table itself.
@@ -145,7 +150,7 @@ impl Plane {
     /// When they differ.
     pub fn check_loads(&self) -> Result<()> {
         let mut found: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
-        self.plane.connection_list().each(|listed, _, _| {
+        self.plane.connection_list()?.each(|listed, _, _| {
             let (active, inactive) = found.entry(listed.server).or_default();
             *if is_active(listed.state as u8) { active } else { inactive } += 1;
             true
@@ -209,13 +214,14 @@ impl Plane {
     /// # Errors
     /// When the client has none.
     pub fn age_connections(&mut self, client: &Client, seconds: u64) -> Result<()> {
+        let ticks = self.plane.clock().ticks(seconds * 1_000_000_000);
         let address = Addr::from_ip(client.address);
         let mut places: Array<_, Connection> = Array::try_from(self.map(map_name::CONNECTIONS)?)?;
         let mut aged = 0;
         for index in 0..places.len() {
             let mut place = places.get(&index, 0)?;
             if place.src == address || place.dst == address {
-                place.last_seen = place.last_seen.wrapping_sub(ticks(seconds * 1_000_000_000));
+                place.last_seen = place.last_seen.wrapping_sub(ticks);
                 places.set(index, place, 0)?;
                 aged += 1;
             }
@@ -229,10 +235,11 @@ impl Plane {
     /// # Errors
     /// When the kernel refuses.
     pub fn age_all(&mut self, seconds: u64) -> Result<()> {
+        let ticks = self.plane.clock().ticks(seconds * 1_000_000_000);
         let mut places: Array<_, Connection> = Array::try_from(self.map(map_name::CONNECTIONS)?)?;
         for index in 0..places.len() {
             let mut place = places.get(&index, 0)?;
-            place.last_seen = place.last_seen.wrapping_sub(ticks(seconds * 1_000_000_000));
+            place.last_seen = place.last_seen.wrapping_sub(ticks);
             places.set(index, place, 0)?;
         }
         Ok(())
@@ -243,6 +250,7 @@ impl Plane {
     /// # Errors
     /// When nothing is remembered.
     pub fn age_fragments(&mut self, client: &Client, seconds: u64) -> Result<()> {
+        let ticks = self.plane.clock().ticks(seconds * 1_000_000_000);
         let address = Addr::from_ip(client.address);
         let mut map: HashMap<_, FragmentKey, Fragment> = HashMap::try_from(self.map(map_name::FRAGMENTS)?)?;
         let keys = map.keys().collect::<Result<Vec<_>, _>>()?;
@@ -250,15 +258,19 @@ impl Plane {
         ensure!(!theirs.is_empty(), "no fragments of {} are remembered", client.address);
         for key in theirs {
             let mut fragment = map.get(&key, 0)?;
-            fragment.seen = fragment.seen.wrapping_sub(ticks(seconds * 1_000_000_000));
+            fragment.seen = fragment.seen.wrapping_sub(ticks);
             map.insert(key, fragment, 0)?;
         }
         Ok(())
     }
 
     /// The agent ends every connection whose time is over.
-    pub fn sweep(&mut self) {
-        self.plane.sweep(1.0);
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn sweep(&mut self) -> Result<()> {
+        self.plane.sweep(1.0)?;
+        Ok(())
     }
 
     /// How many places of the connection table are free.

@@ -7,6 +7,7 @@ use lb_userspace::config::Protocol::{Tcp, Udp};
 use crate::{
     case::{Case, Counts},
     forwarding::verdict,
+    plane::Plane,
     scene::{CLIENTS, COUNTED, Client, FAMILIES, Family, MODES, Mode, PLAIN, SERVERS, Target, V4},
     setup::Setup::Forwarding,
 };
@@ -203,10 +204,7 @@ fn ends(mode: Mode, family: Family) -> Vec<Case> {
     cases.push(
         walk(Case::new(Forwarding, title("the agent ends what is over")), &target, &c, &[In(SYN), In(ACK)])
             .happens("15 minutes pass", move |plane| plane.age_connections(&c, 901))
-            .happens("the agent looks", |plane| {
-                plane.sweep();
-                Ok(())
-            })
+            .happens("the agent looks", Plane::sweep)
             .arrives(CLIENTS, from_client(&target, &c, ACK))
             .passes(Verdict::PassNoConnection)
             .counting(&[])

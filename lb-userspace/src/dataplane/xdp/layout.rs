@@ -33,8 +33,9 @@ pub struct Layout {
     pub first: u32,
 }
 
-/// Lays out a virtual server.
-pub fn layout(id: &ServiceId, service: &Service) -> Layout {
+/// Lays out a virtual server. `last_weights` are the last weights of its servers that were not 0: mh keeps the slots of a
+/// server that is set to 0, so that no other server's clients move.
+pub fn layout(id: &ServiceId, service: &Service, last_weights: &[u32]) -> Layout {
     let count = service.servers.len();
     // The schedulers go by the kernel's order, in which the server added last comes first.
     let configured = |position: usize| kernel_position(position, count);
@@ -82,10 +83,15 @@ pub fn layout(id: &ServiceId, service: &Service) -> Layout {
             let mut slots = vec![NONE; MH_DEFAULT_SIZE];
             let mut servers: Vec<MhServer> = in_kernel_order
                 .iter()
-                .map(|server| {
+                .enumerate()
+                .map(|(position, server)| {
                     // ipvsadm gives servers without NAT the port of the virtual server, and the kernel hashes it.
                     let port = if server.port == 0 { id.port } else { server.port };
-                    MhServer::new(addr_fold(Addr::from_ip(server.address)), port, server.weight)
+                    MhServer::new(
+                        addr_fold(Addr::from_ip(server.address)),
+                        port,
+                        last_weights[configured(position)],
+                    )
                 })
                 .collect();
             if mh_table(&mut servers, &mut slots).is_err() {
@@ -123,7 +129,7 @@ mod tests {
 
     fn lay(scheduler: Scheduler, weights: &[u32]) -> Layout {
         let (id, service) = service(scheduler, weights);
-        layout(&id, &service)
+        layout(&id, &service, weights)
     }
 
     fn counts(slots: &[Option<usize>], servers: usize) -> Vec<usize> {
@@ -155,6 +161,17 @@ mod tests {
             let layout = lay(scheduler, &[1, 0, 2]);
             let counts = counts(&layout.slots, 3);
             assert!(counts[0] > 0 && counts[1] == 0 && counts[2] > counts[0], "{scheduler}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_set_to_0_keeps_its_maglev_slots_to_itself() {
+        let (id, before) = service(Scheduler::Mh, &[1, 3, 2]);
+        let (_, after) = service(Scheduler::Mh, &[1, 0, 2]);
+        let (before, after) = (layout(&id, &before, &[1, 3, 2]), layout(&id, &after, &[1, 3, 2]));
+        assert!(before.slots.contains(&Some(1)) && !after.slots.contains(&Some(1)));
+        for (old, new) in before.slots.iter().zip(&after.slots) {
+            assert_eq!(*new, old.filter(|&server| server != 1));
         }
     }
 

@@ -1,6 +1,11 @@
 //! Virtual and real servers in the program's maps.
 
-use std::{collections::BTreeMap, mem::offset_of, net::IpAddr, sync::atomic::Ordering::SeqCst};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::offset_of,
+    net::IpAddr,
+    sync::atomic::Ordering::SeqCst,
+};
 
 use anyhow::{Context, ensure};
 use aya::{
@@ -11,7 +16,7 @@ use lb_common::{
     Addr, Port,
     checksum::Delta,
     conn::NONE,
-    filter::{MAP_WORDS, Role, position},
+    filter::{MAC_BASE, MAP_WORDS, Role, WORDS, mac_position, position},
     ip_proto, map_name,
     server::{self, Forwarding, Load, ServerStats, next_hop_flag},
     service::{self, Cursor, ServiceKey},
@@ -43,6 +48,8 @@ pub struct Tables {
 /// Where a virtual server stands in the maps.
 struct Placed {
     service: Service,
+    /// The last weight of each real server that was not 0.
+    last_weights: Vec<u32>,
     index: u32,
     /// Numbers of its real servers, in their order.
     numbers: Vec<u32>,
@@ -63,8 +70,11 @@ impl Tables {
     /// # Errors
     /// When a map is missing or is not what it should be.
     pub fn new(ebpf: &mut Ebpf, sizes: super::Sizes) -> anyhow::Result<Self> {
-        let filter =
+        let filter: Mapped<u64> =
             Mapped::new(super::map_fd(ebpf, map_name::FILTER)?, MAP_WORDS).context("cannot map FILTER")?;
+        for word in MAC_BASE..MAP_WORDS {
+            filter.cell(word).store(u64::MAX, SeqCst);
+        }
         Ok(Self {
             services: super::take(ebpf, map_name::SERVICES)?,
             nat_servers: super::take(ebpf, map_name::NAT_SERVERS)?,
@@ -126,8 +136,16 @@ impl Tables {
     /// # Errors
     /// When the maps are too small or the kernel refuses; what was there before then stays.
     pub fn put(&mut self, id: &ServiceId, service: &Service, loads: &Mapped<Load>) -> anyhow::Result<()> {
-        let plan = layout(id, service);
         let old = self.placed.remove(id);
+        let last_weights: Vec<u32> = service
+            .servers
+            .iter()
+            .map(|server| match server.weight {
+                0 => old.as_ref().and_then(|old| old.last_weight_of(server)).unwrap_or(0),
+                weight => weight,
+            })
+            .collect();
+        let plan = layout(id, service, &last_weights);
         let index = match &old {
             Some(old) => old.index,
             None => self.free_services.take(1).context("no room for another virtual server")?,
@@ -170,7 +188,8 @@ impl Tables {
             self.free_slots.give(old.slots.0, old.slots.1);
             self.free_slots.give(old.stateless.0, old.stateless.1);
         }
-        self.placed.insert(*id, Placed { service: service.clone(), index, numbers, slots, stateless });
+        self.placed
+            .insert(*id, Placed { service: service.clone(), last_weights, index, numbers, slots, stateless });
         Ok(())
     }
 
@@ -189,6 +208,18 @@ impl Tables {
         self.free_slots.give(placed.stateless.0, placed.stateless.1);
         self.free_services.give(placed.index, 1);
         Ok(())
+    }
+
+    /// Sets the MAC addresses whose frames are for this machine. Until then all are.
+    pub fn set_macs(&self, macs: &BTreeSet<[u8; 6]>) {
+        let mut words = [0u64; WORDS as usize];
+        for &[a, b, c, d, e, f] in macs {
+            let (word, bit) = mac_position(u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]));
+            words[(word - MAC_BASE) as usize] |= bit;
+        }
+        for (index, word) in (MAC_BASE..).zip(words) {
+            self.filter.cell(index).store(word, SeqCst);
+        }
     }
 
     /// Sets how frames reach an address, for every real server that has it. `keeps_tags`: no VLAN device sits on the
@@ -300,23 +331,26 @@ impl Tables {
 }
 
 impl Placed {
-    /// The number of a real server that stays; its weight may change, all else makes it another server.
-    fn number_of(&self, server: &Server) -> Option<u32> {
-        let is_same = |there: &Server| {
+    /// Where a real server stands that stays; its weight may change, all else makes it another server.
+    fn position_of(&self, server: &Server) -> Option<usize> {
+        self.service.servers.iter().position(|there| {
             (there.address, there.port, there.forward) == (server.address, server.port, server.forward)
-        };
-        self.service
-            .servers
-            .iter()
-            .zip(&self.numbers)
-            .find(|(there, _)| is_same(there))
-            .map(|(_, number)| *number)
+        })
+    }
+
+    fn number_of(&self, server: &Server) -> Option<u32> {
+        self.position_of(server).map(|position| self.numbers[position])
+    }
+
+    fn last_weight_of(&self, server: &Server) -> Option<u32> {
+        self.position_of(server).map(|position| self.last_weights[position])
     }
 }
 
 /// How many slots a virtual server takes.
 pub fn slots_needed(id: &ServiceId, service: &Service) -> usize {
-    let plan = layout(id, service);
+    let weights: Vec<u32> = service.servers.iter().map(|server| server.weight).collect();
+    let plan = layout(id, service, &weights);
     plan.slots.len() + plan.stateless.len()
 }
 
