@@ -1,6 +1,6 @@
 //! xdirector's data plane: an XDP program that balances TCP and UDP connections over real servers.
 //!
-//! Read [`pipeline`] first: a packet's life, top to bottom.
+//! Read `pipeline.rs` first: a packet's life, top to bottom.
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics, asm_experimental_arch))]
 #![cfg_attr(
@@ -19,7 +19,7 @@ mod maps;
 mod opaque;
 mod packet;
 mod parse;
-pub mod pipeline;
+mod pipeline;
 mod schedule;
 mod service;
 mod settings;
