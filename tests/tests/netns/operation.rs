@@ -1,15 +1,17 @@
 //! Running xdirector: what it shows, how it ends, what it refuses.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{
-    Director,
+    Director, Packet,
     configuration::VirtualServer,
+    director::binary_path,
     programs::XdpProgram,
     registry::wait_until,
     require_director,
     topology::{self, Mode, Options, Scene},
+    wire::Wire,
 };
 use lb_userspace::api::types::{DataPlaneKind, Forward, Protocol, RealServerState, XdpMode};
 
@@ -203,5 +205,52 @@ fn a_wrong_configuration_changes_nothing() -> Result<()> {
     for device in scene.interfaces {
         ensure!(scene.director.xdp(device)?.is_none(), "XDP on {device}");
     }
+    Ok(())
+}
+
+#[test]
+fn tracing_tells_of_connections_and_drops() -> Result<()> {
+    require_director!("tracing_tells_of_connections_and_drops");
+    let scene = topology::nat(&Options::new("trace"))?;
+    let text = configuration(&scene).serve(&web(&scene, Mode::Nat));
+    let mut director = Director::start_with(&scene.director, text.text(), &["--trace"])?;
+    scene.client().curl("http://192.168.10.50/")?;
+    // A TCP header that is shorter than TCP's shortest.
+    let wire = Wire::open(&scene.client().netns, "eth0")?;
+    let (client, director_mac) = (scene.client().netns.mac("eth0")?, scene.director.mac("eth0")?);
+    let broken = Packet::eth(client, director_mac)
+        .ipv4([192, 168, 10, 11], [192, 168, 10, 50])
+        .tcp(40_000, 80)
+        .header_length(4);
+    wire.send(&broken.build())?;
+    let seen = wait_until(Duration::from_secs(5), || {
+        let log = director.log();
+        log.contains("connection protocol 6") && log.contains("drop verdict 33")
+    });
+    ensure!(seen, "not in the log:\n{}", director.log());
+    director.stop()
+}
+
+#[test]
+fn without_rights_it_says_which_are_missing() -> Result<()> {
+    require_director!("without_rights_it_says_which_are_missing");
+    let scene = topology::nat(&Options::new("rights"))?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("web.toml");
+    fs::write(&file, configuration(&scene).serve(&web(&scene, Mode::Nat)).text())?;
+    let run = scene
+        .director
+        .command("setpriv")
+        .args(["--bounding-set=-all", "--inh-caps=-all"])
+        .arg(binary_path())
+        .arg("run")
+        .arg("--config")
+        .arg(&file)
+        .arg("--socket")
+        .arg(folder.path().join("socket"))
+        .output()?;
+    let said = String::from_utf8_lossy(&run.stderr);
+    ensure!(run.status.code() == Some(1), "{}: {said}", run.status);
+    ensure!(said.contains("CAP_BPF") && said.contains("root"), "{said}");
     Ok(())
 }
