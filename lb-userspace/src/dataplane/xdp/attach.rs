@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, io};
 
 use aya::{
-    programs::{ProgramError, Xdp, XdpMode as AyaMode, loaded_programs, xdp::XdpLink},
+    programs::{ProgramError, Xdp, XdpMode as AyaMode, links::FdLink, loaded_programs},
     sys::SyscallError,
 };
 use futures_util::TryStreamExt;
@@ -75,7 +75,7 @@ pub struct Attachment {
     pub ifindex: u32,
     /// How.
     pub mode: Attached,
-    _link: XdpLink,
+    _link: FdLink,
 }
 
 /// Checks that every interface is there and free; gives their indices.
@@ -166,7 +166,12 @@ fn attach_as(
         Attached::Generic => AyaMode::Skb,
     };
     let id = program.attach_to_if_index(ifindex, aya_mode)?;
-    let link = program.take_link(id)?;
+    // On EINVAL aya attaches by netlink instead, which outlives the agent when that is killed. Such an attachment is taken
+    // back: only a BPF link will do.
+    let link = FdLink::try_from(program.take_link(id)?).map_err(|_| {
+        let io_error = io::Error::other("the kernel gives no BPF link for it");
+        ProgramError::SyscallError(SyscallError { call: "bpf_link_create", io_error })
+    })?;
     Ok(Attachment { name: name.to_owned(), ifindex, mode, _link: link })
 }
 
