@@ -138,6 +138,7 @@ impl Agent {
             _watcher: watcher,
         };
         agent.look_at_links().await;
+        agent.say_missing_addresses();
         agent.first_next_hops(&targets, &mut changes).await;
         let director = agent.config.director.clone();
         agent.plane.attach(&director.interfaces, director.xdp_mode).await?;
@@ -177,6 +178,23 @@ impl Agent {
             tracing::error!("cannot set the next hop of real server {target}: {error:#}");
         }
         self.resolutions.insert(target, resolution);
+    }
+
+    /// Virtual addresses that this machine does not have: nobody answers ARP or neighbour discovery for them here. That is
+    /// right on a director that stands by, and where a router sends them here.
+    fn say_missing_addresses(&self) {
+        let own: BTreeSet<IpAddr> =
+            self.links.iter().flat_map(|link| link.addresses.iter().copied()).collect();
+        let wanted: BTreeSet<IpAddr> =
+            self.config.virtual_servers.iter().map(|server| server.address).collect();
+        for address in wanted.difference(&own) {
+            tracing::warn!(
+                "virtual address {address} is on no interface of this machine; unless a router or another program brings its \
+                 packets here: ip address add {address}/{} dev {}",
+                if address.is_ipv4() { 32 } else { 128 },
+                self.config.director.interfaces[0]
+            );
+        }
     }
 
     /// Keeps up with this machine's interfaces and their MAC addresses.
