@@ -148,7 +148,8 @@ impl Connection {
     }
 }
 
-/// Protocol (8 bits), direction (1), whether the client's frames are tagged (1), interface index (20).
+/// Protocol (8 bits), direction (1), whether the client's frames are tagged (1), whether the way back is in doubt (1), interface
+/// index (20).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Meta(u32);
@@ -156,6 +157,7 @@ pub struct Meta(u32);
 impl Meta {
     const DIRECTION_SHIFT: u32 = 8;
     const TAGGED: u32 = 1 << 9;
+    const DOUBTED: u32 = 1 << 10;
     const LINK_SHIFT: u32 = 12;
     /// Interface indices from here on do not fit; such a way back is looked up in the kernel's tables instead.
     pub const LINK_LIMIT: u32 = 1 << 20;
@@ -184,6 +186,24 @@ impl Meta {
     #[inline(always)]
     pub const fn tagged(self) -> bool {
         self.0 & Self::TAGGED != 0
+    }
+
+    /// The same with a way back that is used only if the kernel knows none.
+    #[inline(always)]
+    pub const fn doubted(self) -> Self {
+        Self(self.0 | Self::DOUBTED)
+    }
+
+    /// Whether the way back may have changed: the client has been silent while the server went on sending, or its packets
+    /// came by another interface.
+    #[inline(always)]
+    pub const fn is_doubted(self) -> bool {
+        self.0 & Self::DOUBTED != 0
+    }
+
+    /// As a plain number, for who changes it by compare and exchange.
+    pub const fn to_raw(self) -> u32 {
+        self.0
     }
 
     /// Interface of the way back, 0 when unknown.

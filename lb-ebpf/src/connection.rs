@@ -117,8 +117,7 @@ extern "C" fn connection_advance(index: u32, flags: u32) -> u32 {
     let reverse = is_reverse(place);
     // A reverse place without its forward one is an orphan: its connection was removed a moment ago.
     let Some(forward) = Place::at(if reverse { table::forward_of(index) } else { index }) else { return 0 };
-    let copy = if reverse { index } else { forward.peer() };
-    let side = match (reverse, copy) {
+    let side = match (reverse, forward.peer()) {
         (true, _) => Side::Output,
         (false, NONE) => Side::InputOnly,
         (false, _) => Side::Input,
@@ -140,7 +139,8 @@ extern "C" fn connection_advance(index: u32, flags: u32) -> u32 {
         move_counts(forward.server(), is_active(state), is_active(next));
     }
     // The reverse place carries a copy of the state, so that packets of both directions know when nothing happens.
-    if let Some(copy) = Place::at(copy) {
+    let copy = if reverse { Some(place) } else { forward.true_peer() };
+    if let Some(copy) = copy {
         let word = copy.word();
         if word.state() != next && word.state() != State::Free as u8 {
             copy.change(word, word.with_state(next));
@@ -250,7 +250,11 @@ pub fn open(opening: &Opening) -> Result<Route, Verdict> {
     if opening.flags & tcp_flag::RST != 0 {
         return Err(Verdict::PassNoConnection);
     }
-    let server = schedule::choose(&service, opening.hash, key.src, key.sport, false);
+    let server = match schedule::stateless_slot(&service, opening.hash) {
+        // The flow may have begun while the table was full: then it is there.
+        Some(server) if was_stateless(server, opening.now) => server,
+        _ => schedule::choose(&service, opening.hash, key.src, key.sport, false),
+    };
     if server == NONE {
         return Err(Verdict::ReplyNoServer);
     }
@@ -345,9 +349,13 @@ fn try_enter(opening: &Opening, number: u32) -> Result<u32, Verdict> {
 /// Whether a place of the reverse direction belongs to nobody any more; then it is freed.
 #[inline(always)]
 fn is_leftover(old: Place, now: u32) -> bool {
+    /// Another processor may be about to enter the other direction.
+    const YOUNG: u32 = 2;
     match Place::at(table::forward_of(old.index)) {
+        Some(forward) if forward.word().state() == State::Free as u8 => true,
         Some(forward) if !table::is_over(forward, now) => false,
         Some(forward) => table::remove(forward.index),
+        None if age(now, old.last_seen()) < YOUNG => false,
         None => {
             table::discard(old.index);
             true
@@ -363,33 +371,36 @@ fn forward_way(peer: u32, sender: &Sender) -> [u32; 3] {
     [peer, a, b]
 }
 
-/// The client's packets may come another way than before, by another router or interface: so must the answers.
+/// The client's packets may come from another router than before: so must the answers go.
+///
+/// On the same interface and VLAN that is believed at once. Packets by another one may be forged by somebody who could not
+/// send them where the client is, so they only cast doubt: the kernel's routes then have the first word.
 #[inline(always)]
 pub fn keep_way_back(index: u32, sender: &Sender) {
     let Some(place) = Place::at(index) else { return };
     let (meta, way) = (place.meta(), place.way());
-    let [peer, ..] = way;
+    let [peer, outer, inner] = way;
     let wanted_meta = Meta::new(meta.proto(), Direction::Forward, sender.tagged, sender.link);
     let wanted_way = forward_way(peer, sender);
     if meta == wanted_meta && way == wanted_way && !sender.tagged {
         return;
     }
-    if peer == NONE {
-        return;
+    let Some(other) = place.true_peer() else { return };
+    let same_link = meta.link() == wanted_meta.link() && meta.tagged() == sender.tagged;
+    if same_link && (!sender.tagged || [outer, inner] == sender.vlan) {
+        let meta = Meta::new(meta.proto(), Direction::Reverse, sender.tagged, sender.link);
+        place.set_way(wanted_meta, wanted_way);
+        other.set_way(meta, sender.macs.turned().words());
+    } else if !other.meta().is_doubted() {
+        other.set_way(other.meta().doubted(), other.way());
     }
-    let Some(other) = Place::at(peer) else { return };
-    place.set_way(wanted_meta, wanted_way);
-    other.set_way(
-        Meta::new(meta.proto(), Direction::Reverse, sender.tagged, sender.link),
-        sender.macs.turned().words(),
-    );
 }
 
 /// Serves one packet without a place.
 #[inline(always)]
 fn serve_without_place(server: u32, now: u32) -> Option<Route> {
     let load = maps::load(server)?;
-    // 0 means never, so the one tick in 834 days that is 0 becomes its neighbour.
+    // 0 means never, so the one tick in more than a year that is 0 becomes its neighbour.
     load.stateless_at.store(if now == 0 { 1 } else { now });
     stats::count_event(Event::Stateless);
     Some(Route { server, direction: Direction::Forward, place: NONE })

@@ -90,7 +90,8 @@ fn to_client(
     server: &Server,
 ) -> Result<Step, Verdict> {
     let hop = match way_back(route) {
-        Some(hop) => hop,
+        Some((hop, false)) => hop,
+        Some((hop, true)) => transmit::hop_by_kernel(packet, route).copied().unwrap_or(hop),
         // What has no place may be no answer at all, but meant for this machine.
         None => *transmit::hop_by_kernel(packet, route).map_err(|verdict| match route.place {
             NONE => Verdict::PassNoConnection,
@@ -118,9 +119,9 @@ fn to_client(
     Ok(Step::Done(Outcome::new(verdict, hop.ifindex)))
 }
 
-/// The way back to the client, which its own packets showed.
+/// The way back to the client, which its own packets showed, and whether it is in doubt.
 #[inline(always)]
-pub fn way_back(route: &Route) -> Option<NextHop> {
+fn way_back(route: &Route) -> Option<(NextHop, bool)> {
     let place = Place::at(route.place)?;
     let (meta, macs) = (place.meta(), Macs::from_words(place.way()));
     if meta.link() == 0 {
@@ -130,7 +131,7 @@ pub fn way_back(route: &Route) -> Option<NextHop> {
     if meta.tagged() {
         tag_like_client(route.place, &mut hop);
     }
-    Some(hop)
+    Some((hop, meta.is_doubted()))
 }
 
 /// A tagged client gets its answers with its own tags.

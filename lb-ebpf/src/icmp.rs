@@ -66,6 +66,10 @@ fn find_owner(packet: Packet) -> Result<Route, Verdict> {
     if inner.part == Part::Later || (inner.proto != ip_proto::TCP && inner.proto != ip_proto::UDP) {
         return Err(Verdict::PassIcmpUnrelated);
     }
+    // An error goes to whoever sent what it quotes.
+    if inner.src != ip.dst {
+        return Err(Verdict::PassIcmpUnrelated);
+    }
     let quoted = quoted_flow(window, &inner).ok_or(Verdict::DropIcmpMalformed)?;
     let route = owner(&quoted).ok_or(Verdict::PassIcmpUnrelated)?;
     if ip.is_complete(window) { Ok(route) } else { Err(Verdict::DropIcmpMalformed) }

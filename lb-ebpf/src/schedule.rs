@@ -53,6 +53,15 @@ pub fn is_by_client(service: &Service) -> bool {
     service.method == Method::SourceHash as u8 || service.method == Method::Maglev as u8
 }
 
+/// The real server of a flow that has no place; `None` where every choice is by the client, or no server takes any.
+#[inline(always)]
+pub fn stateless_slot(service: &Service, hash: FlowHash) -> Option<u32> {
+    if is_by_client(service) || service.stateless_len == 0 {
+        return None;
+    }
+    maps::slot(service.stateless_base + hash.pick(service.stateless_len))
+}
+
 #[inline(always)]
 fn slot(service: &Service, index: u32) -> u32 {
     if index >= service.slots_len {

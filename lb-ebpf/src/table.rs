@@ -95,6 +95,14 @@ impl Place {
         field!(self.way)[0]
     }
 
+    /// The place of the other direction, if it still is that.
+    #[inline(always)]
+    pub fn true_peer(self) -> Option<Self> {
+        let peer = Self::at(self.peer())?;
+        // SAFETY: maps' values.
+        if unsafe { (*self.entry).is_peer(&*peer.entry) } { Some(peer) } else { None }
+    }
+
     /// Changes the way back.
     #[inline(always)]
     pub fn set_way(self, meta: Meta, way: [u32; 3]) {
@@ -343,7 +351,7 @@ pub fn is_over(place: Place, now: u32) -> bool {
     if state == State::Free as u8 || age(now, place.last_seen()) <= timeout {
         return false;
     }
-    match Place::at(place.peer()) {
+    match place.true_peer() {
         Some(peer) => age(now, peer.last_seen()) > timeout,
         None => true,
     }
@@ -387,11 +395,8 @@ extern "C" fn table_remove(index: u32) -> u32 {
         let count = if is_active(word.state()) { load.active } else { load.inactive };
         count.fetch_add(u32::MAX);
     }
-    if let Some(peer) = Place::at(place.peer()) {
-        // SAFETY: maps' values.
-        if unsafe { (*place.entry).is_peer(&*peer.entry) } {
-            discard(peer.index);
-        }
+    if let Some(peer) = place.true_peer() {
+        discard(peer.index);
     }
     clear_tag(place.index);
     1

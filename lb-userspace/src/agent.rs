@@ -166,7 +166,6 @@ impl Agent {
             Resolution::Unresolved(Reason::NeighbourPending { .. }) => {}
             Resolution::Unresolved(reason) => tracing::warn!("real server {target}: no way to it: {reason}"),
         }
-        self.look_at_links().await;
         let keeps_tags = match &resolution {
             // VLAN devices on an interface say which tags its frames have; without any, frames keep theirs.
             Resolution::Resolved(hop) => {

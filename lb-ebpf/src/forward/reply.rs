@@ -27,6 +27,8 @@ use crate::{
 const ICMP: usize = 8;
 /// Bytes of the payload that are quoted.
 const QUOTED: usize = 8;
+/// Bytes of headers that are quoted at most: four extension headers of eight bytes and more.
+const MOST_HEADERS: usize = 120;
 /// Hops that the answer may take.
 const TTL: u8 = 64;
 
@@ -99,7 +101,8 @@ fn try_build(packet: Packet, order: &Order) -> Option<()> {
         return None;
     }
     let source = order.server.and_then(maps::server).map_or(ip.dst, |server| server.vip);
-    let header_len = if ip.v6 { ipv6::LENGTH } else { (ip.l4 - ip.l3) & 0x3c };
+    // With its extension headers, or a receiver does not find what is behind them.
+    let header_len = if ip.v6 { (ip.l4 - ip.l3).min(MOST_HEADERS) & 0x7c } else { (ip.l4 - ip.l3) & 0x3c };
     let quoted = header_len + QUOTED;
     let grown = ICMP + if ip.v6 { ipv6::LENGTH } else { ipv4::LENGTH };
     // `l3` is one of three values; the mask tells the verifier.
@@ -172,11 +175,11 @@ fn turn_frame(window: Window, from: usize, l3: usize) -> Option<()> {
     Some(())
 }
 
-/// The sum of the 32-bit words from `at` on; `len` is a multiple of 4 and at most 80.
+/// The sum of the 32-bit words from `at` on; `len` is a multiple of 4 and at most 136.
 #[inline(always)]
 fn sum_of(window: Window, at: usize, len: usize) -> Option<Delta> {
     let mut sum = Delta::ZERO;
-    for i in 0..20 {
+    for i in 0..34 {
         if i * 4 < len {
             sum = sum.add_word(window.from(at + i * 4).read::<u32>(0)?);
         }

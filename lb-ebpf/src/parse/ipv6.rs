@@ -54,6 +54,10 @@ pub fn read(packet: Packet, window: Window, l3: usize) -> Result<Ip, Verdict> {
     if u32::from_be(header.version_class_flow) >> 28 != 6 {
         return Err(Verdict::PassMalformed);
     }
+    // Mapped addresses stand for IPv4 in every table here and have no place on a wire (RFC 4942 section 2.2).
+    if Addr::v6(header.src).is_v4() || Addr::v6(header.dst).is_v4() {
+        return Err(Verdict::PassMalformed);
+    }
     let plain = matches!(header.next_header, ip_proto::TCP | ip_proto::UDP | ip_proto::ICMPV6);
     let payload = if plain {
         Payload { proto: header.next_header, part: Part::Whole, at: l3 + LENGTH }

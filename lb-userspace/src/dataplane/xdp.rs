@@ -50,14 +50,18 @@ use tables::Tables;
 /// Libraries whose own debug messages say nothing about packets.
 pub const CHATTY: [&str; 4] = ["aya_obj", "aya::", "netlink_proto", "rtnetlink"];
 
+/// Nanoseconds after which a client that says nothing while its server goes on sending may have lost its router.
+const CLIENT_SILENCE: u64 = 3_000_000_000;
+
 /// The XDP data plane, loaded.
 pub struct XdpPlane {
+    /// Before the program: detaching needs its descriptor.
+    attachments: Vec<Attachment>,
     ebpf: Ebpf,
     tables: Tables,
     connections: ConnectionTable,
     counters: PerCpuArray<aya::maps::MapData, Counters>,
     clock: Clock,
-    attachments: Vec<Attachment>,
     /// The bucket at which the next sweep begins.
     next_bucket: u32,
 }
@@ -205,7 +209,8 @@ impl XdpPlane {
         let range = self.next_bucket..end;
         self.next_bucket = if end == buckets { 0 } else { end };
         let tables = &self.tables;
-        Ok(self.connections.sweep(range, now, |number| tables.server(number)))
+        let silence = self.clock.ticks(CLIENT_SILENCE);
+        Ok(self.connections.sweep(range, now, silence, |number| tables.server(number)))
     }
 
     /// The real servers of a virtual server with their numbers, in the configuration's order.

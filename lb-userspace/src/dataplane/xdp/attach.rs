@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, io};
 
 use aya::{
-    programs::{ProgramError, Xdp, XdpMode as AyaMode, links::FdLink, loaded_programs},
+    programs::{ProgramError, Xdp, XdpMode as AyaMode, loaded_programs, xdp::XdpLink},
     sys::SyscallError,
 };
 use futures_util::TryStreamExt;
@@ -75,7 +75,7 @@ pub struct Attachment {
     pub ifindex: u32,
     /// How.
     pub mode: Attached,
-    _link: FdLink,
+    _link: XdpLink,
 }
 
 /// Checks that every interface is there and free; gives their indices.
@@ -166,12 +166,9 @@ fn attach_as(
         Attached::Generic => AyaMode::Skb,
     };
     let id = program.attach_to_if_index(ifindex, aya_mode)?;
-    // On EINVAL aya attaches by netlink instead, which outlives the agent when that is killed. Such an attachment is taken
-    // back: only a BPF link will do.
-    let link = FdLink::try_from(program.take_link(id)?).map_err(|_| {
-        let io_error = io::Error::other("the kernel gives no BPF link for it");
-        ProgramError::SyscallError(SyscallError { call: "bpf_link_create", io_error })
-    })?;
+    // On EINVAL aya attaches by netlink instead of by a BPF link; no kernel that has all the rest gives that answer. Dropping
+    // detaches both kinds.
+    let link = program.take_link(id)?;
     Ok(Attachment { name: name.to_owned(), ifindex, mode, _link: link })
 }
 

@@ -77,11 +77,13 @@ impl ConnectionTable {
         Arc::clone(&self.memory)
     }
 
-    /// Ends every connection in `buckets` whose time is over at `now` (ticks); says how many those were.
+    /// Ends every connection in `buckets` whose time is over at `now` (ticks); says how many those were. Casts doubt on the way
+    /// back of those whose client has been silent for `silence` ticks while the server went on.
     pub fn sweep(
         &mut self,
         buckets: std::ops::Range<u32>,
         now: u32,
+        silence: u32,
         server: impl Fn(u32) -> Option<Server>,
     ) -> usize {
         let mut ended = 0;
@@ -95,7 +97,10 @@ impl ConnectionTable {
                 let word = Word(self.memory.word(index).load(SeqCst));
                 if word.state() == State::Free as u8 {
                     self.finish(index, tag);
-                } else if self.memory.is_over(index, word, now, &server) && self.memory.end(index, word) {
+                    continue;
+                }
+                self.memory.doubt_way_back(index, now, silence);
+                if self.memory.is_over(index, word, now, &server) && self.memory.end(index, word) {
                     ended += 1;
                 }
             }
@@ -184,6 +189,25 @@ impl Memory {
                 }
                 None => true,
             },
+        }
+    }
+
+    /// A router may die while the client has nothing to say: then nobody would tell the program that its answers go nowhere.
+    fn doubt_way_back(&self, index: u32, now: u32, silence: u32) {
+        let place = self.places.copy(index);
+        if place.meta.direction() != Direction::Forward || age(now, place.last_seen) <= silence {
+            return;
+        }
+        let Some(peer) = self.peer_of(&place) else { return };
+        let other = self.places.copy(peer);
+        if age(now, other.last_seen) > silence || other.meta.is_doubted() {
+            return;
+        }
+        // Both, so that the client's next packet differs from what its place says, and settles it.
+        for (index, meta) in [(index, place.meta), (peer, other.meta)] {
+            let word = self.places.word(index, offset_of!(Connection, meta));
+            // The program was faster: it knows better.
+            let _ = word.compare_exchange(meta.to_raw(), meta.doubted().to_raw(), SeqCst, SeqCst);
         }
     }
 

@@ -36,6 +36,8 @@ pub struct Tables {
     cursors: Array<MapData, Cursor>,
     slots: Array<MapData, u32>,
     servers: Array<MapData, server::Server>,
+    /// What stands in `servers`: a system call for each look would be too slow for a sweep.
+    entries: BTreeMap<u32, server::Server>,
     stats: PerCpuArray<MapData, ServerStats>,
     filter: Mapped<u64>,
     placed: BTreeMap<ServiceId, Placed>,
@@ -81,6 +83,7 @@ impl Tables {
             cursors: super::take(ebpf, map_name::CURSORS)?,
             slots: super::take(ebpf, map_name::SLOTS)?,
             servers: super::take(ebpf, map_name::SERVERS)?,
+            entries: BTreeMap::new(),
             stats: super::take(ebpf, map_name::SERVER_STATS)?,
             filter,
             placed: BTreeMap::new(),
@@ -111,7 +114,7 @@ impl Tables {
 
     /// A real server's entry.
     pub fn server(&self, number: u32) -> Option<server::Server> {
-        self.servers.get(&number, 0).ok().filter(|server| server.forwarding != 0)
+        self.entries.get(&number).copied().filter(|server| server.forwarding != 0)
     }
 
     /// A real server's counters, summed over all CPUs.
@@ -243,14 +246,18 @@ impl Tables {
             },
         };
         self.hops.insert(target, hop);
-        let concerned = self.placed.values().flat_map(|placed| {
-            placed.service.servers.iter().zip(&placed.numbers).filter(|(server, _)| server.address == target)
-        });
-        for &number in concerned.map(|(_, number)| number).collect::<Vec<_>>() {
-            let mut entry = self.servers.get(&number, 0)?;
+        let concerned: Vec<u32> = self
+            .placed
+            .values()
+            .flat_map(|placed| placed.service.servers.iter().zip(&placed.numbers))
+            .filter(|(server, _)| server.address == target)
+            .map(|(_, number)| *number)
+            .collect();
+        for number in concerned {
+            let Some(mut entry) = self.entries.get(&number).copied() else { continue };
             entry.next_hop = hop.next_hop;
             entry.tunnel_source = hop.source;
-            self.servers.set(number, entry, 0)?;
+            self.set_server(number, entry)?;
         }
         Ok(())
     }
@@ -290,7 +297,7 @@ impl Tables {
         }
         let cpus = self.stats.get(&number, 0)?.len();
         self.stats.set(number, aya::maps::PerCpuValues::try_from(vec![ServerStats::default(); cpus])?, 0)?;
-        self.servers.set(number, entry, 0)?;
+        self.set_server(number, entry)?;
         if nat {
             self.mark(addr, Role::NatServer);
             self.nat_servers.insert(nat_key(id, server.address, server.port), number, 0)?;
@@ -301,7 +308,7 @@ impl Tables {
     /// Makes a real server's entry say that nobody is there. Its number is not used again while the agent lives, so
     /// that no connection of it goes to another.
     fn remove_server(&mut self, id: &ServiceId, number: u32) -> anyhow::Result<()> {
-        let mut entry = self.servers.get(&number, 0)?;
+        let Some(mut entry) = self.entries.get(&number).copied() else { return Ok(()) };
         if entry.forwarding == Forwarding::Nat as u8 {
             let key = ServiceKey::new(entry.addr, entry.port, proto_of(id.protocol));
             if self.nat_servers.get(&key, 0).is_ok_and(|there| there == number) {
@@ -309,7 +316,12 @@ impl Tables {
             }
         }
         entry.forwarding = 0;
+        self.set_server(number, entry)
+    }
+
+    fn set_server(&mut self, number: u32, entry: server::Server) -> anyhow::Result<()> {
         self.servers.set(number, entry, 0)?;
+        self.entries.insert(number, entry);
         Ok(())
     }
 
