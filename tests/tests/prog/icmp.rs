@@ -258,7 +258,25 @@ fn unrelated(family: Family) -> Vec<Case> {
         V6 => c.to(target.vip()).icmp(137, 0, [0; 4]).payload(&[0; 32]),
     };
     let to = || c.to(target.vip());
+    let elsewhere = Target::new(Mode::Dr, family, PLAIN);
+    let misdirected = Client::new(family);
     vec![
+        opened(
+            Case::new(Forwarding, title("an error to another than it quotes")),
+            &target,
+            Tcp,
+            &misdirected,
+        )
+        .arrives(
+            CLIENTS,
+            error(
+                family,
+                from_router(&elsewhere),
+                Problem::TooBig(1280),
+                &quote(&seen(target.vip(), Tcp, 80, &misdirected), 8),
+            ),
+        )
+        .passes(Verdict::PassIcmpUnrelated),
         Case::new(Forwarding, title("echo request to a virtual server"))
             .arrives(CLIENTS, to().echo_request(7, 1).payload(b"ping"))
             .passes(Verdict::PassIcmp),

@@ -23,6 +23,7 @@ mod size_and_life;
 mod table;
 mod tcp_states;
 mod vlan;
+mod way_back;
 
 use lab::{registry, requirements};
 use libtest_mimic::{Arguments, Failed, Trial};

@@ -1,5 +1,7 @@
 //! Frames that are no packets, packets that are cut off, and packets that contradict themselves.
 
+use std::net::Ipv6Addr;
+
 use lab::{Packet, packet::tcp_flags};
 use lb_common::Verdict;
 
@@ -54,6 +56,18 @@ fn frames() -> Vec<Case> {
         Case::new(Forwarding, title("for another machine's MAC address"))
             .arrives(CLIENTS, tagged(Packet::eth(CLIENT_MAC, [2, 0, 0, 0, 9, 9])))
             .passes(Verdict::PassOtherHost),
+        Case::new(Forwarding, title("IPv6 with IPv4-mapped addresses"))
+            .arrives(
+                CLIENTS,
+                frame()
+                    .ipv6(
+                        [0, 0, 0, 0, 0, 0xffff, 0xc612, 0x0001],
+                        "::ffff:192.0.2.1".parse::<Ipv6Addr>().expect("v6"),
+                    )
+                    .tcp(c.port, 80)
+                    .syn(),
+            )
+            .passes(Verdict::PassMalformed),
         Case::new(Forwarding, title("ARP in a VLAN"))
             .arrives(CLIENTS, frame().vlan(5).ethertype(0x0806).payload(&[0; 46]))
             .passes(Verdict::PassNotIp),

@@ -7,7 +7,7 @@ use lb_common::Verdict;
 
 use crate::{
     case::Case, changes, forwarding, fragments, full_table, icmp, odd, options, schedulers, services,
-    size_and_life, tcp_states, vlan,
+    size_and_life, tcp_states, vlan, way_back,
 };
 
 /// Verdicts that no packet of BPF_PROG_TEST_RUN gets, with the reason.
@@ -28,6 +28,7 @@ pub fn all() -> Vec<Case> {
         changes::cases(),
         schedulers::cases(),
         full_table::cases(),
+        way_back::cases(),
     ]
     .into_iter()
     .flatten()
