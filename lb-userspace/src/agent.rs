@@ -201,6 +201,7 @@ impl Agent {
         match netlink::links().await {
             Ok(links) if links != self.links => {
                 self.plane.set_macs(&links.iter().filter_map(|link| link.mac).collect());
+                self.plane.follow_interfaces(&links, self.config.director.xdp_mode);
                 self.links = links;
             }
             Ok(_) => {}

@@ -40,7 +40,7 @@ use super::DataPlane;
 use crate::{
     config::{Config, XdpMode},
     desired::{Server, ServiceId, State},
-    netlink::Resolution,
+    netlink::{Link, Resolution},
     reconcile::Operation,
 };
 use conntable::ConnectionTable;
@@ -128,6 +128,30 @@ impl XdpPlane {
     pub async fn check_interfaces(names: &[String]) -> anyhow::Result<()> {
         attach::check(names).await?;
         Ok(())
+    }
+
+    /// Attaches again where an interface has been made anew under its old name, which detached the program.
+    pub fn follow_interfaces(&mut self, links: &[Link], mode: XdpMode) {
+        let Some(Ok(program)) = self.ebpf.program_mut(PROGRAM).map(<&mut Xdp>::try_from) else { return };
+        for attachment in &mut self.attachments {
+            if links.iter().any(|link| link.index == attachment.ifindex) {
+                continue;
+            }
+            let name = &attachment.name;
+            let Some(link) = links.iter().find(|link| link.name == *name) else {
+                tracing::warn!(
+                    "interface {name} is gone; the program will be attached again when it is back"
+                );
+                continue;
+            };
+            match attach::attach(program, name, link.index, mode) {
+                Ok(again) => {
+                    tracing::info!("interface {name} was made anew: attached again ({})", again.mode);
+                    *attachment = again;
+                }
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
     }
 
     /// Where the program is attached.

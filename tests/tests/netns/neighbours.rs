@@ -72,3 +72,18 @@ fn start(scene: &Scene, mode: Mode) -> Result<Director> {
 fn third(director: &Director) -> Result<RealServerStatus> {
     Ok(status(director)?.virtual_servers[0].real_servers[2].clone())
 }
+
+#[test]
+fn an_interface_that_is_made_anew_is_attached_again() -> Result<()> {
+    require_director!("an_interface_that_is_made_anew_is_attached_again");
+    let mut scene = topology::nat(&Options::new("anew"))?;
+    let mut director = start(&scene, Mode::Nat)?;
+    ensure_in_turn(&scene.client().curl_each("http://192.168.10.50/", 3)?, 3)?;
+    scene.director.ip(["link delete eth0"])?;
+    scene.lab.plug(&scene.director, "eth0", &scene.outside, &["192.168.10.1/24", "192.168.10.50/32"])?;
+    let attached = wait_until(SOON, || scene.director.xdp("eth0").is_ok_and(|mode| mode.is_some()));
+    ensure!(attached, "not attached again:\n{}", director.log());
+    scene.client().netns.ip(["neigh flush dev eth0"])?;
+    ensure_in_turn(&scene.client().curl_each("http://192.168.10.50/", 6)?, 3)?;
+    director.stop()
+}
