@@ -234,8 +234,10 @@ fn with_descendants(pid: u32) -> Vec<u32> {
 }
 
 fn signal(name: &str, pids: &[u32]) {
-    // Some may have ended meanwhile; `kill` says so and signals the others.
-    let _ = Command::new("kill")
+    // Some may have ended meanwhile; `kill` says so and signals the others. The shell's own: the program of that name is not on
+    // every machine.
+    let _ = Command::new("sh")
+        .args(["-c", "kill \"$@\"", "sh"])
         .arg(format!("-{name}"))
         .args(pids.iter().map(u32::to_string))
         .stderr(Stdio::null())
