@@ -1,6 +1,6 @@
 //! Connections that the director itself opens to its virtual servers.
 
-use std::net::SocketAddr;
+use std::{fs, net::SocketAddr};
 
 use anyhow::{Result, ensure};
 use lab::{
@@ -8,20 +8,34 @@ use lab::{
     client::Client,
     configuration::VirtualServer,
     require_director,
+    requirements::say_skipped,
     topology::{self, Mode, Options, Scene},
 };
 
 use crate::support::{configuration, ensure_in_turn, fill, forward};
 
+/// Skips the test where the programs for `connect` have nowhere to be attached.
+macro_rules! require_cgroup2 {
+    ($test:literal) => {
+        if !fs::read_to_string("/proc/mounts")?.lines().any(|line| line.split(' ').nth(2) == Some("cgroup2"))
+        {
+            say_skipped($test, "no cgroup2 file system is mounted");
+            return Ok(());
+        }
+    };
+}
+
 #[test]
 fn the_director_itself_is_served_by_nat() -> Result<()> {
     require_director!("the_director_itself_is_served_by_nat");
+    require_cgroup2!("the_director_itself_is_served_by_nat");
     serves_itself(Mode::Nat, "local-nat", 8080, &[topology::vip4(80), topology::vip6(80)])
 }
 
 #[test]
 fn the_director_itself_is_served_beside_dr() -> Result<()> {
     require_director!("the_director_itself_is_served_beside_dr");
+    require_cgroup2!("the_director_itself_is_served_beside_dr");
     // IPv4 only: for a real server on the link IPv6 takes the VIP itself as source, as the nearest address, and the server
     // has that too. docs/operations.md says how directors avoid it.
     serves_itself(Mode::Dr, "local-dr", 80, &[topology::vip4(80)])
