@@ -193,15 +193,19 @@ fn translate_quoted(
         window.from(inner.l3 + if at_source { 12 } else { 16 }).write(0, change.addr.v4_word())?;
     }
     window.from(inner.l4 + if at_source { 0 } else { 2 }).write(0, change.port.wire())?;
-    // The transport checksum lies inside the eight bytes for UDP, behind them for TCP: it is translated if it is there.
+    // The transport checksum lies inside the eight bytes for UDP, behind them for TCP: it is translated if it is there, and
+    // padding of the frame is not taken for it.
     let transport = addr.and(port);
+    let end = ip.l3 + ip.len as usize;
     if inner.proto == ip_proto::UDP {
-        if let Some(checksum) = window.from(inner.l4).read::<u16>(l4::UDP_CHECKSUM) {
+        if inner.l4 + l4::UDP_CHECKSUM + 2 <= end
+            && let Some(checksum) = window.from(inner.l4).read::<u16>(l4::UDP_CHECKSUM)
+        {
             let translated = transport.apply_udp(checksum);
             window.from(inner.l4).write(l4::UDP_CHECKSUM, translated)?;
             covered = covered.half(checksum, translated);
         }
-    } else if inner.l4 + l4::TCP_CHECKSUM + 2 <= ip.l3 + ip.len as usize
+    } else if inner.l4 + l4::TCP_CHECKSUM + 2 <= end
         && let Some(checksum) = window.from(inner.l4).read::<u16>(l4::TCP_CHECKSUM)
     {
         let translated = transport.apply(checksum);
