@@ -3,11 +3,11 @@
 
 /// [`crate::service::ServiceKey`] -> [`crate::service::Service`].
 pub const SERVICES: &str = "SERVICES";
-/// Service index -> [`crate::service::Cursor`].
+/// Service index -> [`crate::service::Cursor`]; mapped into memory.
 pub const CURSORS: &str = "CURSORS";
-/// Slot -> server number.
+/// Slot -> [`crate::service::Slot`]; mapped into memory.
 pub const SLOTS: &str = "SLOTS";
-/// Server number -> [`crate::server::Server`].
+/// Server number -> [`crate::server::Server`]; mapped into memory.
 pub const SERVERS: &str = "SERVERS";
 /// Server number -> [`crate::server::Load`]; mapped into memory.
 pub const LOADS: &str = "LOADS";
@@ -26,8 +26,11 @@ pub const FILTER: &str = "FILTER";
 /// [`crate::fragment::FragmentKey`] -> [`crate::fragment::Fragment`].
 pub const FRAGMENTS: &str = "FRAGMENTS";
 
+/// 0 -> [`crate::settings::Identity`].
+pub const IDENTITY: &str = "IDENTITY";
+
 /// All of them.
-pub const ALL: [&str; 12] = [
+pub const ALL: [&str; 13] = [
     SERVICES,
     CURSORS,
     SLOTS,
@@ -40,4 +43,5 @@ pub const ALL: [&str; 12] = [
     CONNECTIONS,
     FILTER,
     FRAGMENTS,
+    IDENTITY,
 ];

@@ -7,9 +7,11 @@
 //! | Scheduler | The agent computes | Per packet |
 //! |---|---|---|
 //! | `rr`, `wrr` | one full cycle: [`rr_cycle`], [`wrr_cycle`] | a counter |
-//! | `lc`, `wlc` | nothing | [`overhead`] with [`lc_better`] or [`wlc_better`] |
-//! | `sh` | [`sh_table`] | [`sh_hash`] |
+//! | `lc`, `wlc` | nothing | [`overhead`] with [`wlc_better`] (`lc`: weights of 1, as [`lc_better`]) |
+//! | `sh` | [`sh_table`] | [`sh_hash`]; with fallback and thresholds [`sh_probe`] |
 //! | `mh` | [`mh_table`], [`mh_mask`] | [`mh_hash`], [`mh_slot`]; with fallback [`mh_probe`] |
+//!
+//! A server with a threshold may be overloaded ([`is_overloaded`]); every scheduler passes over it.
 //!
 //! **Order.** Every function takes the servers in the order of the kernel's list. IPVS adds a new
 //! server at the head of that list (`__ip_vs_update_dest` in net/netfilter/ipvs/ip_vs_ctl.c), so it
@@ -24,6 +26,7 @@ mod least;
 mod maglev;
 mod round_robin;
 mod source_hash;
+mod threshold;
 
 #[cfg(test)]
 mod observed;
@@ -33,7 +36,8 @@ pub use maglev::{
     MH_DEFAULT_SIZE, MH_SIZES, MhError, MhServer, hsiphash_u32, mh_hash, mh_mask, mh_probe, mh_slot, mh_table,
 };
 pub use round_robin::{rr_cycle, rr_cycle_len, scale_weights, wrr_cycle, wrr_cycle_len, wrr_first_pick};
-pub use source_hash::{SH_SLOTS, hash_32, sh_hash, sh_table};
+pub use source_hash::{SH_SLOTS, hash_32, sh_hash, sh_probe, sh_table};
+pub use threshold::is_overloaded;
 
 /// A table's slot that holds no server: the packet is refused (IPVS: "no destination available"),
 /// or with `mh` and fallback the data plane probes on.

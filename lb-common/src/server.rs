@@ -28,8 +28,12 @@ pub struct Server {
     pub vport: Port,
     /// [`Forwarding`], 0 for an entry that is not in use.
     pub forwarding: u8,
+    /// [`server_flag`]s.
+    pub flags: u8,
+    /// IP protocol number of its virtual server: for the agent only.
+    pub proto: u8,
     /// Nothing yet.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
     /// What NAT towards the server adds to a checksum over the destination address
     /// ([`crate::checksum::Delta::folded`] of vip -> addr).
     pub nat_delta: u16,
@@ -41,11 +45,41 @@ pub struct Server {
     pub tunnel_source: Addr,
     /// Where frames for it go.
     pub next_hop: NextHop,
+    /// Its place in its virtual server's list: for the agent only, which reads its own state back from here.
+    pub position: u32,
+    /// Its last weight that was not 0: for the agent only.
+    pub last_weight: u32,
     /// Nothing yet: fills two cache lines.
-    pub reserved3: [u32; 8],
+    pub reserved3: [u32; 6],
 }
 
 const _: () = assert!(size_of::<Server>() == 128);
+
+/// Bits of [`Server::flags`]. An entry keeps its identity (addresses, ports, kind) whatever they say.
+pub mod server_flag {
+    /// It was removed, or failed: its connections end at their next packet from the client. Answers on their way
+    /// still pass.
+    pub const GONE: u8 = 1;
+    /// It takes no new connections: its weight is 0, or it drains. A client that opens a connection anew gets another
+    /// server.
+    pub const NO_NEW: u8 = 2;
+    /// With [`NO_NEW`]: UDP flows move to another server at their next packet.
+    pub const MOVE_UDP: u8 = 4;
+    /// Its connections wait for it: with [`GONE`] their packets are dropped until it is back, and with [`NO_NEW`] those
+    /// that live stay where they are.
+    pub const KEEP: u8 = 8;
+    /// It has no part in the schedule: for the agent only.
+    pub const LEAVING: u8 = 16;
+    /// Packets of known flows may not simply be forwarded.
+    pub const SPECIAL: u8 = GONE | MOVE_UDP;
+
+    /// Whether a SYN on a known connection with this server begins a new one elsewhere (`ip_vs_in_hook`: any SYN to a
+    /// server of weight 0 with `expire_nodest_conn`). With [`KEEP`] a connection that is active goes on.
+    #[inline(always)]
+    pub const fn moves_at_syn(flags: u8, is_active: bool) -> bool {
+        flags & NO_NEW != 0 && (flags & KEEP == 0 || !is_active)
+    }
+}
 
 /// Where frames go: everything that a frame needs to leave.
 ///
@@ -142,9 +176,17 @@ pub struct Load {
     /// When a connection was last served without a place in the table, in ticks; 0: never. Until such
     /// connections must have ended, the server's answers are translated without a table too.
     pub stateless_at: u32,
+    /// With so many connections, active or not, it is overloaded; 0: never.
+    pub upper: u32,
+    /// With fewer than so many it no longer is; 0: with fewer than three quarters of `upper`.
+    pub lower: u32,
+    /// Whether it was overloaded at the last look ([`crate::schedule::is_overloaded`]): 0 or 1.
+    pub overloaded: u32,
+    /// Nothing yet.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Load>() == 16);
+const _: () = assert!(size_of::<Load>() == 32);
 
 /// Counters of one real server on one CPU. Bytes are those of layer 3, as in IPVS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -167,6 +209,16 @@ const _: () = assert!(size_of::<ServerStats>() == 40);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_drains_loses_connections_to_syn_only_as_far_as_it_may() {
+        use server_flag::{GONE, KEEP, MOVE_UDP, NO_NEW, moves_at_syn};
+        for is_active in [false, true] {
+            assert!(moves_at_syn(NO_NEW, is_active) && moves_at_syn(NO_NEW | MOVE_UDP | GONE, is_active));
+            assert!(!moves_at_syn(GONE | KEEP | MOVE_UDP, is_active));
+            assert_eq!(moves_at_syn(NO_NEW | KEEP, is_active), !is_active);
+        }
+    }
 
     #[test]
     fn addresses_of_a_frame_are_exchanged_and_taken_apart() {

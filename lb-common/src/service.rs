@@ -46,8 +46,18 @@ pub enum Method {
 pub mod service_flag {
     /// sh-port, mh-port: the client's port counts too.
     pub const HASH_PORT: u8 = 1;
-    /// mh-fallback: another slot is tried when the server of the first gets no new connections.
+    /// sh-fallback, mh-fallback: another slot is tried when the server of the first gets no new connections.
     pub const FALLBACK: u8 = 2;
+    /// A server has a threshold, so loads are looked at before a server is chosen.
+    pub const THRESHOLDS: u8 = 4;
+}
+
+/// Bits of [`Service::options`], which the agent reads back; the program goes by [`crate::server::server_flag`].
+pub mod service_option {
+    /// Connections of a server that goes end (`expire_nodest_conn`).
+    pub const EXPIRE_NODEST: u8 = 1;
+    /// UDP flows of a server that takes no new connections move.
+    pub const EXPIRE_QUIESCENT: u8 = 2;
 }
 
 /// A virtual server.
@@ -60,8 +70,10 @@ pub struct Service {
     pub method: u8,
     /// [`service_flag`]s.
     pub flags: u8,
-    /// Nothing yet.
-    pub reserved: u16,
+    /// Number of the configured scheduler, which `method` does not always tell: for the agent only. 0: unknown.
+    pub scheduler: u8,
+    /// [`service_option`]s: for the agent only.
+    pub options: u8,
     /// First slot of what the method chooses from: a cycle, a hash table, or for the least-connection methods the
     /// list of servers in IPVS's order.
     pub slots_base: u32,
@@ -80,6 +92,30 @@ const _: () = assert!(size_of::<Service>() == 24);
 pub const MAX_LEAST_CONNECTION_SERVERS: u32 = 256;
 /// Slots that mh-fallback tries before it takes any server.
 pub const MAX_FALLBACK: u32 = 32;
+/// Slots of a cycle, one after the other, that are tried for a server that is not overloaded.
+pub const MAX_PASSED_OVER: u32 = 64;
+/// Slots at the end of a cycle that are tried after those. There stands the last pass of wrr and all of rr: every server
+/// once, so none of this many is overlooked.
+pub const MAX_LAST_PASS: u32 = 192;
+
+/// A slot: which real server a choice leads to. Eight bytes, as the kernel lays out an array that is mapped into memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub struct Slot {
+    /// Number of the real server, or [`crate::conn::NONE`].
+    pub server: u32,
+    /// Nothing yet.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Slot>() == 8);
+
+impl Slot {
+    /// The slot of a real server's number.
+    pub const fn new(server: u32) -> Self {
+        Self { server, reserved: 0 }
+    }
+}
 
 /// Where the cycle of a virtual server stands; apart from [`Service`] because packets write it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

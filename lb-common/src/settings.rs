@@ -26,6 +26,26 @@ pub struct Settings {
 
 const _: () = assert!(size_of::<Settings>() == 40 + 8 + 8 + 8 + 64);
 
+/// What an agent must know of a loaded program whose maps it takes over from another agent. No packet needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Identity {
+    /// [`crate::ABI_VERSION`] of who wrote the maps; 0: nobody has yet.
+    pub abi: u32,
+    /// [`Settings::buckets`].
+    pub buckets: u32,
+    /// [`Settings::clock_shift`].
+    pub clock_shift: u32,
+    /// How many agents have taken the maps over.
+    pub generation: u32,
+    /// [`Settings::hash_keys`].
+    pub hash_keys: HashKeys,
+    /// [`Settings::netns_cookie`] of who wrote the maps.
+    pub netns_cookie: [u32; 2],
+}
+
+const _: () = assert!(size_of::<Identity>() == 64);
+
 /// Name of the program that tells the time: it writes the present tick to the first four bytes of its packet.
 pub const CLOCK: &str = "clock";
 /// Name of the program's variable that holds [`Settings`].

@@ -116,7 +116,7 @@ verdicts! {
     /// Client and port already have a connection to this real server by way of another virtual server; the
     /// answers could not be told apart.
     DropCollision = 40 Drop "drop_collision",
-    /// The connection's real server is no longer there.
+    /// The connection's real server is not there, and the packet may not go elsewhere.
     DropServerGone = 41 Drop "drop_server_gone",
     /// An ICMP error that quotes too little to say what it is about, or is cut off.
     DropIcmpMalformed = 42 Drop "drop_icmp_malformed",
@@ -154,6 +154,8 @@ events! {
     FibLookup = 52 "fib_lookup",
     /// A connection of the director's own to a virtual server was given to a real server.
     ConnectionLocal = 54 "connection_local",
+    /// A connection lost its real server, which is gone or drains: its packet began a new one or, TCP, ended it.
+    ConnectionMoved = 55 "connection_moved",
     /// An answer (time exceeded, too big, port unreachable) was not sent because this CPU had sent its share of
     /// this second.
     ReplyLimited = 53 "reply_limited",

@@ -1,13 +1,17 @@
 //! What becomes of a connection when a packet arrives: it goes on, changes its state, or begins.
 
+mod follow;
+
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use lb_common::{
     Event, FlowHash, FlowKey, Port, Verdict,
-    conn::{Direction, Meta, NONE, Side, State, Word, age, is_active, may_be_reused, tcp_flag, tcp_next},
+    conn::{Direction, Meta, NONE, Side, State, Word, age, is_active, tcp_flag, tcp_next},
     ip_proto,
     server::{Forwarding, Macs},
     service::{Service, ServiceKey},
 };
+
+pub use follow::{follow, follow_slowly, living_server_of, server_of};
 
 use crate::{
     maps,
@@ -49,115 +53,6 @@ impl Sender {
         let macs = Macs::from_words(window.read(0).ok_or(Verdict::PassMalformed)?);
         let vlan = if tags > 0 { read_tags(window, tags).ok_or(Verdict::PassMalformed)? } else { [0; 2] };
         Ok(Self { link: packet.ingress(), tagged: tags > 0, macs, vlan })
-    }
-}
-
-/// Follows the connection in a flow's place; `None` when that is over.
-#[inline(always)]
-pub fn follow(place: Place, flags: u8, now: u32) -> Option<Route> {
-    const CHANGES: u8 = tcp_flag::FIN | tcp_flag::SYN | tcp_flag::RST;
-    let word = place.word();
-    let state = word.state();
-    let server = place.server();
-    let direction = place.meta().direction();
-    let last_seen = place.last_seen();
-    if age(now, last_seen) > settings::timeout(state) && !revive(place.index, now) {
-        return None;
-    }
-    let is_quiet = state == State::Established as u8 && flags & CHANGES == 0;
-    if !is_quiet && state != State::Udp as u8 && !advance(place.index, flags) {
-        return None;
-    }
-    place.touch(last_seen, now);
-    // The place may have been given to another connection while it was read.
-    if !place.word().same_generation(word) {
-        return None;
-    }
-    Some(Route { server, direction, place: place.index })
-}
-
-/// A connection whose time seems over lives if its other direction does; else it is removed.
-#[inline(always)]
-fn revive(index: u32, now: u32) -> bool {
-    connection_revive(index, now) != 0
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn connection_revive(index: u32, now: u32) -> u32 {
-    let Some(place) = Place::at(index) else { return 0 };
-    let forward = if is_reverse(place) { table::forward_of(index) } else { index };
-    let Some(forward) = Place::at(forward) else { return 0 };
-    if !table::is_over(forward, now) {
-        return (forward.word().state() != State::Free as u8).into();
-    }
-    if table::remove(forward.index) {
-        stats::count_event(Event::ConnectionExpired);
-    }
-    0
-}
-
-#[inline(always)]
-fn is_reverse(place: Place) -> bool {
-    place.meta().direction() as u32 == Direction::Reverse as u32
-}
-
-/// Moves TCP's state on. False when the segment begins a new connection in the place of this one, which is then
-/// removed.
-#[inline(always)]
-fn advance(index: u32, flags: u8) -> bool {
-    connection_advance(index, flags.into()) != 0
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn connection_advance(index: u32, flags: u32) -> u32 {
-    let flags = flags as u8;
-    let Some(place) = Place::at(index) else { return 0 };
-    let reverse = is_reverse(place);
-    // A reverse place without its forward one is an orphan: its connection was removed a moment ago.
-    let Some(forward) = Place::at(if reverse { table::forward_of(index) } else { index }) else { return 0 };
-    let side = match (reverse, forward.peer()) {
-        (true, _) => Side::Output,
-        (false, NONE) => Side::InputOnly,
-        (false, _) => Side::Input,
-    };
-    let word = forward.word();
-    let state = word.state();
-    if state == State::Free as u8 {
-        return 0;
-    }
-    let is_new = flags & (tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK) == tcp_flag::SYN;
-    if is_new && !reverse && may_be_reused(state, side as u32 == Side::InputOnly as u32) {
-        if table::remove(forward.index) {
-            stats::count_event(Event::ConnectionReused);
-        }
-        return 0;
-    }
-    let next = tcp_next(state, side, flags);
-    if next != state && forward.change(word, word.with_state(next)) {
-        move_counts(forward.server(), is_active(state), is_active(next));
-    }
-    // The reverse place carries a copy of the state, so that packets of both directions know when nothing happens.
-    let copy = if reverse { Some(place) } else { forward.true_peer() };
-    if let Some(copy) = copy {
-        let word = copy.word();
-        if word.state() != next && word.state() != State::Free as u8 {
-            copy.change(word, word.with_state(next));
-        }
-    }
-    1
-}
-
-#[inline(always)]
-fn move_counts(server: u32, was_active: bool, is_active: bool) {
-    if was_active == is_active {
-        return;
-    }
-    if let Some(load) = maps::load(server) {
-        let (from, to) = if was_active { (load.active, load.inactive) } else { (load.inactive, load.active) };
-        from.fetch_add(u32::MAX);
-        to.fetch_add(1);
     }
 }
 
@@ -342,6 +237,7 @@ fn try_enter(opening: &Opening, number: u32) -> Result<u32, Verdict> {
     if let Some(load) = maps::load(number) {
         let count = if is_active(state as u8) { load.active } else { load.inactive };
         count.fetch_add(1);
+        schedule::look(load);
     }
     Ok(place)
 }

@@ -14,7 +14,6 @@ use reply::Order;
 
 use crate::{
     connection::{Route, Sender, keep_way_back},
-    maps,
     packet::{Packet, Window},
     parse::Ip,
     pipeline::{Outcome, Step},
@@ -23,13 +22,16 @@ use crate::{
     transmit,
 };
 
-/// Sends a packet where its route leads.
+/// Sends a packet where its route leads, `server` being that of the route.
 #[inline(always)]
-pub fn send(packet: Packet, window: Window, ip: &Ip, tags: u32, route: &Route) -> Result<Step, Verdict> {
-    let server = maps::server(route.server).ok_or(Verdict::DropServerGone)?;
-    if server.forwarding == 0 {
-        return Err(Verdict::DropServerGone);
-    }
+pub fn send(
+    packet: Packet,
+    window: Window,
+    ip: &Ip,
+    tags: u32,
+    route: &Route,
+    server: &Server,
+) -> Result<Step, Verdict> {
     match route.direction {
         Direction::Forward => to_server(packet, window, ip, tags, route, server),
         Direction::Reverse => to_client(packet, window, ip, tags, route, server),

@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use crate::{
-    connection::{Route, pack_opened, unpack_opened, word_of},
+    connection::{Route, living_server_of, pack_opened, unpack_opened, word_of},
     maps,
     packet::Packet,
     parse::{self, ipv6},
@@ -42,7 +42,9 @@ fn find(packet: Packet) -> Result<Route, Verdict> {
     let direction =
         if found.direction == Direction::Forward as u32 { Direction::Forward } else { Direction::Reverse };
     let lives = word_of(found.place).is_some_and(|word| word.same_generation(Word(found.word)));
-    Ok(Route { server: found.server, direction, place: if lives { found.place } else { NONE } })
+    let route = Route { server: found.server, direction, place: if lives { found.place } else { NONE } };
+    living_server_of(&route)?;
+    Ok(route)
 }
 
 /// Remembers where the first fragment went. A table without room costs the packet its other fragments.

@@ -14,7 +14,7 @@ use lb_common::{
 };
 
 use crate::{
-    connection::{Route, pack_opened, unpack_opened},
+    connection::{Route, living_server_of, pack_opened, unpack_opened},
     forward::nat::End,
     maps,
     packet::{Packet, Window},
@@ -72,6 +72,7 @@ fn find_owner(packet: Packet) -> Result<Route, Verdict> {
     }
     let quoted = quoted_flow(window, &inner).ok_or(Verdict::DropIcmpMalformed)?;
     let route = owner(&quoted).ok_or(Verdict::PassIcmpUnrelated)?;
+    living_server_of(&route)?;
     if ip.is_complete(window) { Ok(route) } else { Err(Verdict::DropIcmpMalformed) }
 }
 
@@ -113,7 +114,8 @@ fn owner(quoted: &FlowKey) -> Option<Route> {
     if !schedule::is_by_client(&service) {
         return None;
     }
-    match schedule::choose(&service, settings::hash_slowly(&key), key.src, key.sport, false) {
+    // Without a place: an error does not begin a connection, so no threshold keeps it out.
+    match schedule::choose(&service, settings::hash_slowly(&key), key.src, key.sport, true) {
         NONE => None,
         server => Some(Route { server, direction: Direction::Forward, place: NONE }),
     }

@@ -8,7 +8,7 @@ use aya_ebpf::{
     EbpfContext as _, bindings::bpf_sock_addr, helpers::generated::bpf_get_netns_cookie,
     programs::SockAddrContext,
 };
-use lb_common::{Addr, Event, FlowHash, Port, conn::NONE, ip_proto};
+use lb_common::{Addr, Event, FlowHash, Port, conn::NONE, ip_proto, server::server_flag};
 
 use crate::{maps, schedule, service, settings, stats};
 
@@ -62,7 +62,10 @@ fn redirect(sock: *mut bpf_sock_addr, v6: bool) -> Option<()> {
         return None;
     }
     let server = maps::server(number)?;
-    if server.forwarding == 0 || server.addr.is_v4() != target.is_v4() {
+    if server.forwarding == 0
+        || server.flags & server_flag::GONE != 0
+        || server.addr.is_v4() != target.is_v4()
+    {
         return None;
     }
     // SAFETY: as above.

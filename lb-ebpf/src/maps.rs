@@ -13,7 +13,8 @@ use lb_common::{
     filter,
     fragment::{self, Fragment, FragmentKey},
     server::{Load, Server, ServerStats},
-    service::{Cursor, Service, ServiceKey},
+    service::{Cursor, Service, ServiceKey, Slot},
+    settings::Identity,
     verdict::Counters,
 };
 
@@ -22,11 +23,11 @@ use crate::atomic::Atomic;
 #[map]
 static SERVICES: HashMap<ServiceKey, Service> = HashMap::with_max_entries(1024, 0);
 #[map]
-static CURSORS: Array<Cursor> = Array::with_max_entries(1024, 0);
+static CURSORS: Array<Cursor> = Array::with_max_entries(1024, BPF_F_MMAPABLE);
 #[map]
-static SLOTS: Array<u32> = Array::with_max_entries(65_536, 0);
+static SLOTS: Array<Slot> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
 #[map]
-static SERVERS: Array<Server> = Array::with_max_entries(4096, 0);
+static SERVERS: Array<Server> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
 #[map]
 static LOADS: Array<Load> = Array::with_max_entries(4096, BPF_F_MMAPABLE);
 #[map]
@@ -43,6 +44,8 @@ static CONNECTIONS: Array<Connection> = Array::with_max_entries(16_384, BPF_F_MM
 static FILTER: Array<u64> = Array::with_max_entries(filter::MAP_WORDS, BPF_F_MMAPABLE);
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(fragment::ENTRIES, 0);
+#[map]
+static IDENTITY: Array<Identity> = Array::with_max_entries(1, 0);
 
 /// The virtual server of exactly this address, port and protocol.
 #[inline(always)]
@@ -63,7 +66,7 @@ pub fn cursor(index: u32) -> Option<Atomic> {
 /// The server number in a slot.
 #[inline(always)]
 pub fn slot(index: u32) -> Option<u32> {
-    SLOTS.get(index).copied()
+    SLOTS.get(index).map(|slot| slot.server)
 }
 
 /// The real server of this number.
@@ -90,6 +93,12 @@ pub struct LoadRef {
     pub weight: Atomic,
     /// When a flow was last served without the table.
     pub stateless_at: Atomic,
+    /// See [`Load::upper`].
+    pub upper: Atomic,
+    /// See [`Load::lower`].
+    pub lower: Atomic,
+    /// See [`Load::overloaded`].
+    pub overloaded: Atomic,
 }
 
 /// The load of the real server of this number.
@@ -103,6 +112,9 @@ pub fn load(index: u32) -> Option<LoadRef> {
             inactive: Atomic::new(&raw mut (*load).inactive),
             weight: Atomic::new(&raw mut (*load).weight),
             stateless_at: Atomic::new(&raw mut (*load).stateless_at),
+            upper: Atomic::new(&raw mut (*load).upper),
+            lower: Atomic::new(&raw mut (*load).lower),
+            overloaded: Atomic::new(&raw mut (*load).overloaded),
         })
     }
 }

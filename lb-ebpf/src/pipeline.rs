@@ -11,9 +11,7 @@ use crate::{
     forward, fragment, icmp,
     packet::{Packet, Window},
     parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Frame, Ip, Part, Transport},
-    service, settings,
-    table::{self, Place},
-    trace,
+    service, settings, table, trace,
 };
 
 /// What became of a packet and, if it leaves again, on which interface.
@@ -30,8 +28,12 @@ pub struct Outcome {
 pub enum Step {
     /// Nowhere: this became of it.
     Done(Outcome),
-    /// Its flow is not known, or it is a first fragment: [`open`].
-    Open,
+    /// [`open`]: its flow is not known, or it is a first fragment, or the real server of its connection is gone or drains
+    /// (`known`).
+    Open {
+        /// Whether its flow may have a place.
+        known: bool,
+    },
     /// It is a later fragment: [`fragment::follow`].
     Fragment,
     /// It is ICMP: [`icmp::resolve`].
@@ -44,7 +46,7 @@ pub enum Step {
 #[inline(always)]
 pub fn process(packet: Packet) -> Outcome {
     let step = match follow(packet, None) {
-        Step::Open => follow_found(packet, open(packet)),
+        Step::Open { known } => follow_found(packet, open(packet, known)),
         Step::Fragment => follow_found(packet, fragment::follow(packet)),
         Step::Icmp => follow_found(packet, icmp::resolve(packet)),
         step => step,
@@ -53,7 +55,7 @@ pub fn process(packet: Packet) -> Outcome {
         Step::Done(outcome) => outcome,
         Step::Reply(order) => forward::reply::answer(packet, order),
         // With a route no packet comes back to these.
-        Step::Open | Step::Fragment | Step::Icmp => Outcome::new(Verdict::PassNoConnection, 0),
+        Step::Open { .. } | Step::Fragment | Step::Icmp => Outcome::new(Verdict::PassNoConnection, 0),
     }
 }
 
@@ -118,6 +120,8 @@ unsafe extern "C" fn pipeline_follow_v6(ctx: *mut xdp_md, route: u64) -> u64 {
     step.unwrap_or_else(Step::from).pack()
 }
 
+const OPEN: Step = Step::Open { known: false };
+
 #[inline(always)]
 fn follow_ip(
     packet: Packet,
@@ -126,44 +130,48 @@ fn follow_ip(
     ip: &Ip,
     known: Option<Route>,
 ) -> Result<Step, Verdict> {
-    let route = match known {
-        Some(route) => route,
+    let (route, server) = match known {
+        Some(route) => {
+            let server = connection::server_of(&route)?;
+            (route, server)
+        }
         None if !ip.is_icmp() && !service::concerns(ip.src, ip.dst) => return Err(Verdict::PassNotOurs),
         None if !service::is_to_this_machine(window).unwrap_or(false) => return Err(Verdict::PassOtherHost),
         None if ip.is_icmp() => return Ok(Step::Icmp),
         None if ip.proto != ip_proto::TCP && ip.proto != ip_proto::UDP => return Err(Verdict::PassNoService),
         None if !ip.is_complete(window) => return Err(Verdict::DropBadLength),
         None if ip.part == Part::Later => return Ok(Step::Fragment),
-        None if ip.part == Part::First => return Ok(Step::Open),
+        None if ip.part == Part::First => return Ok(OPEN),
         None => {
             let transport = parse::l4::read(window, ip)?;
             let key = key(ip, &transport);
-            let place = table::find(&key, settings::hash(&key));
-            match place.and_then(|place| connection::follow(place, transport.flags, settings::now())) {
-                Some(route) => route,
-                None => return Ok(Step::Open),
+            let Some(place) = table::find(&key, settings::hash(&key)) else { return Ok(OPEN) };
+            match connection::follow(place, transport.flags, settings::now()) {
+                Ok(found) => found,
+                Err(step) => return Ok(step),
             }
         }
     };
-    forward::send(packet, window, ip, frame.tags, &route)
+    forward::send(packet, window, ip, frame.tags, &route, server)
 }
 
-/// Chooses a real server for a packet whose flow is not known, and enters the connection into the table.
+/// Chooses a real server for a packet whose flow is not known, and enters the connection into the table. A flow that may be
+/// known is looked up first.
 #[inline(always)]
-fn open(packet: Packet) -> Result<Route, Verdict> {
+fn open(packet: Packet, known: bool) -> Result<Route, Verdict> {
     // SAFETY: the program's own context.
-    connection::unpack_opened(packet.forget(unsafe { pipeline_open(packet.raw()) }))
+    connection::unpack_opened(packet.forget(unsafe { pipeline_open(packet.raw(), known.into()) }))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn pipeline_open(ctx: *mut xdp_md) -> u64 {
+unsafe extern "C" fn pipeline_open(ctx: *mut xdp_md, known: u32) -> u64 {
     // SAFETY: the program's own context, by the contract of this function.
-    connection::pack_opened(try_open(unsafe { Packet::from_raw(ctx) }))
+    connection::pack_opened(try_open(unsafe { Packet::from_raw(ctx) }, known != 0))
 }
 
 #[inline(always)]
-fn try_open(packet: Packet) -> Result<Route, Verdict> {
+fn try_open(packet: Packet, known: bool) -> Result<Route, Verdict> {
     let (window, frame, ip) = parse::headers(packet)?;
     let transport = parse::l4::read(window, &ip)?;
     let opening = connection::new_opening().ok_or(Verdict::PassNoConnection)?;
@@ -174,12 +182,14 @@ fn try_open(packet: Packet) -> Result<Route, Verdict> {
     opening.sender = Sender::of(packet, window, frame.tags)?;
     let opening = &*opening;
     let is_first = ip.part == Part::First;
-    if is_first
-        && let Some(place) = Place::at(table::find_index(&opening.key))
-        && let Some(route) = connection::follow(place, opening.flags, opening.now)
-    {
-        fragment::remember(packet, &route);
-        return Ok(route);
+    if is_first || known {
+        let index = table::find_index(&opening.key);
+        if let Some(route) = connection::follow_slowly(index, opening.flags, opening.now)? {
+            if is_first {
+                fragment::remember(packet, &route);
+            }
+            return Ok(route);
+        }
     }
     let route = connection::open(opening)?;
     if is_first {
@@ -235,6 +245,7 @@ impl From<Verdict> for Step {
 impl Step {
     const KIND_SHIFT: u32 = 8;
     const OPEN: u64 = 1 << Self::KIND_SHIFT;
+    const KNOWN: u64 = 1;
     const ICMP: u64 = 2 << Self::KIND_SHIFT;
     const FRAGMENT: u64 = 3 << Self::KIND_SHIFT;
     const REPLY: u64 = 4 << Self::KIND_SHIFT;
@@ -244,7 +255,7 @@ impl Step {
     fn pack(self) -> u64 {
         match self {
             Self::Done(outcome) => outcome.pack(),
-            Self::Open => Self::OPEN,
+            Self::Open { known } => Self::OPEN | if known { Self::KNOWN } else { 0 },
             Self::Fragment => Self::FRAGMENT,
             Self::Icmp => Self::ICMP,
             Self::Reply(order) => Self::REPLY | order.pack(),
@@ -255,7 +266,7 @@ impl Step {
     fn unpack(word: u64) -> Self {
         match word & 0xff00 {
             0 => Self::Done(Outcome::unpack(word)),
-            Self::OPEN => Self::Open,
+            Self::OPEN => Self::Open { known: word & Self::KNOWN != 0 },
             Self::FRAGMENT => Self::Fragment,
             Self::ICMP => Self::Icmp,
             _ => Self::Reply(forward::reply::Order::unpack(word)),

@@ -3,16 +3,22 @@
 use lb_common::{
     Addr, FlowHash, Port,
     conn::NONE,
-    schedule::{addr_fold, lc_better, mh_hash, mh_probe, mh_slot, overhead, sh_hash, wlc_better},
-    service::{MAX_FALLBACK, MAX_LEAST_CONNECTION_SERVERS, Method, Service, service_flag},
+    schedule::{
+        SH_SLOTS, addr_fold, is_overloaded, mh_hash, mh_probe, mh_slot, overhead, sh_hash, sh_probe,
+        wlc_better,
+    },
+    service::{
+        MAX_FALLBACK, MAX_LAST_PASS, MAX_LEAST_CONNECTION_SERVERS, MAX_PASSED_OVER, Method, Service,
+        service_flag,
+    },
 };
 
-use crate::maps;
+use crate::maps::{self, LoadRef};
 
 /// The real server for a flow from (client, port), or [`NONE`].
 ///
 /// `stateless`: the flow has no place in the connection table, so that every packet of it comes here; all of them get the
-/// same answer as long as the weights stay.
+/// same answer as long as the weights stay. For that reason it knows no thresholds.
 #[inline(always)]
 pub fn choose(service: &Service, hash: FlowHash, client: Addr, port: Port, stateless: bool) -> u32 {
     let stateless_slot = if stateless { hash.pick(service.stateless_len) } else { NONE };
@@ -31,19 +37,66 @@ unsafe extern "C" fn schedule_choose(
     // SAFETY: null or a virtual server, by the contract of this function.
     let Some(service) = (unsafe { service.as_ref() }) else { return NONE };
     let port = if service.flags & service_flag::HASH_PORT != 0 { port as u16 } else { 0 };
+    let limited = stateless_slot == NONE && service.flags & service_flag::THRESHOLDS != 0;
     match service.method {
-        m if m == Method::SourceHash as u8 => slot(service, sh_hash(client, port) as u32),
-        m if m == Method::Maglev as u8 => maglev(service, client, port),
+        m if m == Method::SourceHash as u8 => source_hash(service, client, port, limited),
+        m if m == Method::Maglev as u8 => maglev(service, client, port, limited),
         _ if stateless_slot != NONE => {
             if stateless_slot >= service.stateless_len {
                 return NONE;
             }
             maps::slot(service.stateless_base + stateless_slot).unwrap_or(NONE)
         }
-        m if m == Method::Cycle as u8 => next_in_cycle(service),
-        m if m == Method::LeastConnection as u8 => schedule_least(service.slots_base, service.slots_len, 0),
-        _ => schedule_least(service.slots_base, service.slots_len, 1),
+        m if m == Method::Cycle as u8 => next_in_cycle(service, limited),
+        m => {
+            let (base, len) = (service.slots_base, service.slots_len);
+            let (weighted, (worst, overhead)) = (u32::from(m != Method::LeastConnection as u8), WORST);
+            if limited {
+                schedule_least_limited(base, len, weighted, worst, overhead)
+            } else {
+                schedule_least(base, len, weighted, worst, overhead)
+            }
+        }
     }
+}
+
+/// Looks whether a real server has as many connections as its threshold allows: 1 or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn schedule_look(server: u32) -> u32 {
+    let Some(load) = maps::load(server) else { return 0 };
+    look(load).into()
+}
+
+/// The same of a load. Whoever enters a connection looks too, see [`is_overloaded`].
+#[inline(always)]
+pub fn look(load: LoadRef) -> bool {
+    let upper = load.upper.load();
+    if upper == 0 {
+        return false;
+    }
+    let was = load.overloaded.load();
+    let total = load.active.load().wrapping_add(load.inactive.load());
+    let is = is_overloaded(total, upper, load.lower.load(), was != 0);
+    // Written only when it changes, so that the line stays shared.
+    if (was != 0) != is {
+        load.overloaded.store(is.into());
+    }
+    is
+}
+
+/// The real server of a slot if it takes a connection, else [`NONE`]. For loops: a function of its own is one path to the
+/// verifier, however often it is called.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn schedule_try(slot: u32, limited: u32) -> u32 {
+    unless_overloaded(maps::slot(slot).unwrap_or(NONE), limited != 0)
+}
+
+/// The server if it takes a connection, else [`NONE`].
+#[inline(always)]
+fn unless_overloaded(server: u32, limited: bool) -> u32 {
+    if limited && server != NONE && schedule_look(server) != 0 { NONE } else { server }
 }
 
 /// Whether the choice depends on the client alone, so that a director which does not know a connection (after a
@@ -72,30 +125,87 @@ fn slot(service: &Service, index: u32) -> u32 {
 
 /// rr and wrr: the agent laid out one cycle of choices.
 #[inline(always)]
-fn next_in_cycle(service: &Service) -> u32 {
+fn next_in_cycle(service: &Service, limited: bool) -> u32 {
     if service.slots_len == 0 {
         return NONE;
     }
-    match maps::cursor(service.index) {
-        Some(cursor) => slot(service, cursor.fetch_add(1) % service.slots_len),
-        None => NONE,
+    let Some(cursor) = maps::cursor(service.index) else { return NONE };
+    let count = cursor.fetch_add(1);
+    let server = slot(service, count % service.slots_len);
+    if unless_overloaded(server, limited) != NONE || !limited {
+        return server;
     }
+    let found = schedule_pass_over(service.slots_base, service.slots_len, count);
+    // As the kernel's walk does, the next choice goes on behind this one.
+    cursor.fetch_add((found >> 32) as u32);
+    found as u32
+}
+
+/// From the `count`-th choice of a cycle on: the first server that is not overloaded, or [`NONE`]; in the upper half how
+/// many choices were passed over.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn schedule_pass_over(base: u32, len: u32, count: u32) -> u64 {
+    let last_pass = if len < MAX_LAST_PASS { len } else { MAX_LAST_PASS };
+    if last_pass == 0 {
+        return NONE as u64;
+    }
+    for i in 0..MAX_PASSED_OVER + MAX_LAST_PASS {
+        let at = count.wrapping_add(i);
+        let index = if i < MAX_PASSED_OVER { at % len } else { len - 1 - at % last_pass };
+        let server = schedule_try(base.wrapping_add(index), 1);
+        if server != NONE {
+            let passed = if i < MAX_PASSED_OVER { i } else { MAX_PASSED_OVER };
+            return (passed as u64) << 32 | server as u64;
+        }
+    }
+    NONE as u64
 }
 
 #[inline(always)]
-fn maglev(service: &Service, client: u32, port: u16) -> u32 {
+fn source_hash(service: &Service, client: u32, port: u16, limited: bool) -> u32 {
+    let first = sh_hash(client, port) as u32;
+    let server = unless_overloaded(slot(service, first), limited);
+    // Without thresholds the agent has put the result of the search into the slots.
+    if server == NONE
+        && limited
+        && service.flags & service_flag::FALLBACK != 0
+        && service.slots_len == SH_SLOTS as u32
+    {
+        return schedule_source_fallback(service.slots_base, first);
+    }
+    server
+}
+
+/// sh-fallback: other slots, until one has a server that takes the connection.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn schedule_source_fallback(base: u32, first: u32) -> u32 {
+    for attempt in 0..SH_SLOTS as u32 {
+        let server = schedule_try(base.wrapping_add(sh_probe(first, attempt)), 1);
+        if server != NONE {
+            return server;
+        }
+    }
+    NONE
+}
+
+#[inline(always)]
+fn maglev(service: &Service, client: u32, port: u16, limited: bool) -> u32 {
     let size = service.slots_len;
     if size == 0 {
         return NONE;
     }
     let first = mh_slot(mh_hash(client, port, 0), size);
-    let server = slot(service, first);
+    let server = unless_overloaded(slot(service, first), limited);
     if server != NONE || service.flags & service_flag::FALLBACK == 0 {
         return server;
     }
-    match schedule_maglev_fallback(service.slots_base, size, client, port.into(), first) {
+    let probe = (first as u64) << 32 | port as u64 | if limited { 1 << 16 } else { 0 };
+    match schedule_maglev_fallback(service.slots_base, size, client, probe) {
         // The kernel searches on until it has tried as many slots as there are; here, with half of the servers gone, one
         // client in four billion comes to this end and gets any server.
+        NONE if limited => schedule_pass_over(service.stateless_base, service.stateless_len, first) as u32,
         NONE if service.stateless_len > 0 => {
             maps::slot(service.stateless_base + first % service.stateless_len).unwrap_or(NONE)
         }
@@ -103,44 +213,63 @@ fn maglev(service: &Service, client: u32, port: u16) -> u32 {
     }
 }
 
-/// mh-fallback: other slots for the same client, until one has a server.
+/// mh-fallback: other slots for the same client, until one has a server. `probe`: the first slot (upper half), whether
+/// thresholds count (bit 16), the port.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn schedule_maglev_fallback(base: u32, size: u32, client: u32, port: u32, first: u32) -> u32 {
+extern "C" fn schedule_maglev_fallback(base: u32, size: u32, client: u32, probe: u64) -> u32 {
+    let (first, limited, port) = ((probe >> 32) as u32, (probe >> 16) as u32 & 1, probe as u16);
     for attempt in 0..MAX_FALLBACK {
-        if let Some(server) = maps::slot(base + mh_probe(client, port as u16, first, attempt, size))
-            && server != NONE
-        {
+        let server = schedule_try(base.wrapping_add(mh_probe(client, port, first, attempt, size)), limited);
+        if server != NONE {
             return server;
         }
     }
     NONE
 }
 
-/// lc and wlc: the first of the servers with the least load, among `len` slots from `base`.
+/// What every server is better than: no server, and its load. It comes to the functions from outside, so that the verifier
+/// does not know it: else the first round would be another one to it than all that follow.
+const WORST: (u32, u64) = (NONE, u64::MAX);
+
+/// lc and wlc, of `len` slots from `base`; `weighted` is 1 for wlc, the rest is [`WORST`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn schedule_least(base: u32, len: u32, weighted: u32) -> u32 {
-    let (mut best, mut best_overhead, mut best_weight) = (NONE, 0, 0);
+extern "C" fn schedule_least(base: u32, len: u32, weighted: u32, worst: u32, overhead: u64) -> u32 {
+    least::<false>(base, len, weighted, (worst, overhead))
+}
+
+/// The same with thresholds.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn schedule_least_limited(base: u32, len: u32, weighted: u32, worst: u32, overhead: u64) -> u32 {
+    least::<true>(base, len, weighted, (worst, overhead))
+}
+
+/// lc and wlc: the first of the servers with the least load, among `len` slots from `base`. lc is wlc with weights of 1.
+///
+/// No question in it has the same answer in every round: the verifier would follow both answers anew in each.
+#[inline(always)]
+fn least<const LIMITED: bool>(base: u32, len: u32, weighted: u32, worst: (u32, u64)) -> u32 {
+    let (mut best, mut best_overhead) = worst;
+    // 1, without the verifier knowing.
+    let mut best_weight = weighted | 1;
     for i in 0..MAX_LEAST_CONNECTION_SERVERS {
         if i >= len {
             break;
         }
-        let Some(server) = maps::slot(base + i) else { break };
+        let slot = base.wrapping_add(i);
+        let Some(server) = (if LIMITED { Some(schedule_try(slot, 1)) } else { maps::slot(slot) }) else {
+            break;
+        };
         let Some(load) = maps::load(server) else { continue };
         let weight = load.weight.load();
         if weight == 0 {
             continue;
         }
+        let weight = (weight - 1).wrapping_mul(weighted) + 1;
         let overhead = overhead(load.active.load(), load.inactive.load());
-        let better = if best == NONE {
-            true
-        } else if weighted == 0 {
-            lc_better(overhead, best_overhead)
-        } else {
-            wlc_better(overhead, weight, best_overhead, best_weight)
-        };
-        if better {
+        if wlc_better(overhead, weight, best_overhead, best_weight) {
             (best, best_overhead, best_weight) = (server, overhead, weight);
         }
     }

@@ -1,44 +1,62 @@
 //! The only event loop: everyone who talks to everyone is visible here.
 //!
 //! ```text
-//! signals --------.
-//! socket requests -+-> Agent -> desired -> reconcile -> data plane
-//! netlink changes -+
-//! timers ---------'
+//! signals ---------.
+//! socket requests --+
+//! health reports ---+-> Agent: inputs -> desired -> reconcile -> data plane
+//! netlink changes --+          '-> log, events, scripts, mail
+//! timers -----------'
 //! ```
 
+mod changes;
+mod events;
+mod operator;
+mod reload;
 mod report;
+mod serving;
+mod start;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
+use lb_common::server::ServerStats;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
-    time::{MissedTickBehavior, interval, timeout_at},
+    task::JoinHandle,
+    time::{Interval, MissedTickBehavior, interval},
 };
 
 use crate::{
-    api::{self, ConnectionBatch, Request},
+    api::{
+        self, Request,
+        types::{LastReload, Work},
+    },
     config::{self, Config},
-    dataplane::{DataPlane, xdp::XdpPlane},
-    desired::desired,
-    netlink::{self, Change, Reason, Resolution, Timing, Watcher, WatcherHandle},
+    dataplane::xdp::{Pins, XdpPlane, pins},
+    desired::{Inputs, Outcome, ServerId, ServiceId},
+    health::Health,
+    mail::Mailer,
+    netlink::{self, Resolution, WatcherHandle},
+    notify::Notifier,
+    orders,
     rates::{Estimator, SAMPLE_PERIOD},
-    reconcile::reconcile,
+    supervisor::Supervisor,
 };
+use events::Events;
 
-/// How often a part of the connection table is looked through, and how large a part: all of it every two seconds, so
-/// a connection ends at most that much later than its timeout says.
-const SWEEP_PERIOD: Duration = Duration::from_millis(250);
-const SWEEP_PART: f64 = 0.125;
-/// How long the start waits for the neighbours of real servers before it serves the others.
-const FIRST_NEXT_HOPS: Duration = Duration::from_secs(2);
+/// How often the maps are compared with what was written to them.
+const AUDIT_PERIOD: Duration = Duration::from_secs(10);
+/// How long the end waits for scripts and mails that are still to be sent.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long answers that are being written have at the end.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
 
 /// How to run.
 #[derive(Debug, Clone)]
@@ -49,12 +67,25 @@ pub struct Options {
     pub trace: bool,
     /// Socket of the admin interface, if not the instance's default.
     pub socket: Option<PathBuf>,
+    /// Directory of the pins, if not the instance's default.
+    pub pins: Option<PathBuf>,
+    /// Directory of what outlives the agent, if not the default.
+    pub state: Option<PathBuf>,
 }
 
-/// Runs until SIGTERM or SIGINT; then detaches and ends.
+/// What becomes of the data plane when the agent ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Packets are forwarded on; the next agent takes over.
+    Keep,
+    /// Nothing stays.
+    Detach,
+}
+
+/// Runs until SIGTERM, which leaves a pinned data plane forwarding, SIGINT, which does not, or an order to stop.
 ///
 /// # Errors
-/// [`config::ConfigErrors`], or why the data plane cannot run. Nothing is attached then.
+/// [`config::ConfigErrors`], or why the data plane cannot run. Nothing is changed then.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let (config, warnings) = config::load(&options.config)?;
     for warning in &warnings {
@@ -63,199 +94,144 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let supervisor = Supervisor::from_environment();
 
     let instance = config.director.instance.clone();
-    let socket = options.socket.unwrap_or_else(|| api::default_path(&instance));
-    XdpPlane::check_interfaces(&config.director.interfaces).await?;
+    let socket = options.socket.clone().unwrap_or_else(|| api::default_path(&instance));
     let api::BoundSocket { listener, file: _socket_file } = api::bind(&socket, &instance)?;
-    let (mut agent, mut changes) = Agent::start(config, options.trace).await?;
-
     let (to_agent, mut requests) = mpsc::channel::<Request>(16);
+    let (mut agent, mut incoming) = Agent::start(options, config, to_agent.clone()).await?;
+
     let server = api::serve(listener, to_agent);
     tokio::pin!(server);
-    let mut trace = if options.trace { Some(agent.plane.trace()?) } else { None };
-    let mut sweep = interval(SWEEP_PERIOD);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut sample = interval(SAMPLE_PERIOD);
-    sample.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    agent.say_ready();
-    loop {
+    let mut trace = if agent.options.trace { Some(agent.plane.trace()?) } else { None };
+    let mut sample = every(SAMPLE_PERIOD);
+    let mut audit = every(AUDIT_PERIOD);
+    let mut watchdog = every(supervisor.watchdog_period().unwrap_or(Duration::from_secs(3600)));
+    supervisor.ready(&agent.say_ready());
+    let ending = loop {
         tokio::select! {
-            _ = terminate.recv() => break tracing::info!("SIGTERM: ending"),
-            _ = interrupt.recv() => break tracing::info!("SIGINT: ending"),
-            _ = hangup.recv() => tracing::warn!("SIGHUP: live configuration is not there yet; restart to change it"),
-            Some(request) = requests.recv() => agent.answer(request),
-            Some(change) = changes.recv() => agent.next_hop_changed(change).await,
-            _ = sweep.tick() => agent.sweep(),
+            _ = terminate.recv() => { tracing::info!("SIGTERM: ending"); break Ending::Keep }
+            _ = interrupt.recv() => { tracing::info!("SIGINT: ending"); break Ending::Detach }
+            _ = hangup.recv() => {
+                supervisor.reloading();
+                // Said in the log; nobody waits for it.
+                let _ = agent.reload(&mut incoming).await;
+                supervisor.ready(&agent.say_ready());
+            }
+            Some(request) = requests.recv() => if let Some(ending) = agent.answer(request, &mut incoming).await { break ending },
+            Some(report) = incoming.reports.recv() => agent.reported(report, &mut incoming.reports),
+            Some(change) = incoming.changes.recv() => agent.next_hop_changed(change),
+            Some(stats) = incoming.samples.recv() => agent.sampled(stats),
             _ = sample.tick() => {
-                agent.sample();
+                agent.take_sample();
+                agent.follow_drains();
                 agent.look_at_links().await;
             }
+            _ = audit.tick() => agent.audit(),
+            _ = watchdog.tick() => supervisor.alive(),
             error = async { trace.as_mut().expect("guarded").print().await }, if trace.is_some() => {
                 tracing::warn!("no more debug events: {error}");
                 trace = None;
             }
             ended = &mut server => return ended.context("the admin socket failed"),
         }
-    }
-    Ok(())
+    };
+    supervisor.stopping();
+    // The answer to an order to stop is still on its way.
+    let _ = tokio::time::timeout(LAST_ANSWERS, &mut server).await;
+    agent.end(ending).await
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Who talks to the agent by channels of its own.
+struct Incoming {
+    /// Health checks.
+    reports: mpsc::UnboundedReceiver<crate::health::Report>,
+    /// Next hops.
+    changes: mpsc::Receiver<netlink::Change>,
+    /// Counters, read by a thread.
+    samples: mpsc::Receiver<BTreeMap<u32, ServerStats>>,
 }
 
 /// What the agent knows; all of it changes in [`run`]'s loop only.
 struct Agent {
+    options: Options,
     config: Config,
+    /// Where each virtual server stands in the configuration.
+    positions: BTreeMap<ServiceId, usize>,
     plane: XdpPlane,
+    /// Why nothing is pinned.
+    unpinned: Option<String>,
+    inputs: Inputs,
+    /// What followed from the inputs the last time.
+    outcomes: BTreeMap<ServiceId, Outcome>,
+    /// When each server's condition last changed.
+    since: BTreeMap<ServerId, Instant>,
+    /// Drained servers that have been told of.
+    drained: BTreeSet<ServerId>,
+    orders: orders::Store,
+    health: Health,
+    notifier: Notifier,
+    mailer: Option<Mailer>,
+    metrics: Option<JoinHandle<()>>,
+    to_agent: mpsc::Sender<Request>,
+    events: Events,
+    work: Work,
+    loaded_at: u64,
+    last_reload: Option<LastReload>,
     started: Instant,
     /// This machine's interfaces, as of the last look.
     links: Vec<netlink::Link>,
     /// How each real server's address is reached.
     resolutions: BTreeMap<IpAddr, Resolution>,
+    watcher: WatcherHandle,
     /// Rates of each real server, by number.
     rates: BTreeMap<u32, Estimator>,
-    /// Keeps the watcher alive.
-    _watcher: WatcherHandle,
+    /// Takes the counters from the thread that reads them; one reading at a time.
+    to_samples: mpsc::Sender<BTreeMap<u32, ServerStats>>,
 }
 
 impl Agent {
-    /// Loads and fills the data plane, finds the next hops, and only then attaches.
-    async fn start(config: Config, trace: bool) -> anyhow::Result<(Self, mpsc::Receiver<Change>)> {
-        let wanted = desired(&config);
-        let mut plane = XdpPlane::load(&config, &wanted, trace)?;
-        for operation in reconcile(&wanted, &plane.observe()) {
-            plane.apply(&operation)?;
+    /// Ends what runs, and the data plane if that is wanted.
+    async fn end(self, ending: Ending) -> anyhow::Result<()> {
+        let Self { plane, config, outcomes, notifier, mailer, .. } = self;
+        let ending = if plane.pins().is_none() { Ending::Detach } else { ending };
+        if ending == Ending::Detach {
+            changes::say_goodbye(&config, &outcomes, &notifier);
         }
-        let (watcher, mut changes) = Watcher::spawn(Timing::default())?;
-        let targets: BTreeSet<IpAddr> =
-            wanted.values().flat_map(|service| &service.servers).map(|server| server.address).collect();
-        watcher.set_targets(targets.clone());
-        let mut agent = Self {
-            config,
-            plane,
-            started: Instant::now(),
-            links: Vec::new(),
-            resolutions: BTreeMap::new(),
-            rates: BTreeMap::new(),
-            _watcher: watcher,
-        };
-        agent.look_at_links().await;
-        agent.say_missing_addresses();
-        agent.first_next_hops(&targets, &mut changes).await;
-        let director = agent.config.director.clone();
-        agent.plane.attach(&director.interfaces, director.xdp_mode).await?;
-        Ok((agent, changes))
+        match plane.pins() {
+            Some(pins) if ending == Ending::Keep => tracing::info!(
+                "packets are forwarded on by what is pinned in {}; `xdirector stop --detach` ends that",
+                pins.display()
+            ),
+            _ => tracing::info!("detached: packets are not forwarded any more"),
+        }
+        let detached = if ending == Ending::Detach { plane.detach() } else { Ok(()) };
+        notifier.finish(LAST_WORDS).await;
+        if let Some(mailer) = mailer {
+            mailer.finish(LAST_WORDS).await;
+        }
+        detached
     }
+}
 
-    /// Waits a moment for every real server's next hop, so that the first connections find all of them.
-    async fn first_next_hops(&mut self, targets: &BTreeSet<IpAddr>, changes: &mut mpsc::Receiver<Change>) {
-        let until = tokio::time::Instant::now() + FIRST_NEXT_HOPS;
-        let is_open = |resolution: Option<&Resolution>| {
-            matches!(resolution, None | Some(Resolution::Unresolved(Reason::NeighbourPending { .. })))
-        };
-        while targets.iter().any(|target| is_open(self.resolutions.get(target))) {
-            match timeout_at(until, changes.recv()).await {
-                Ok(Some(change)) => self.next_hop_changed(change).await,
-                Ok(None) | Err(_) => break,
-            }
-        }
-    }
+/// Seconds since 1970-01-01 UTC: what people and files understand. Nothing is measured with it.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
 
-    async fn next_hop_changed(&mut self, change: Change) {
-        let Change { target, resolution } = change;
-        match &resolution {
-            Resolution::Resolved(hop) => tracing::info!("real server {target}: by way of {}", hop.interface),
-            Resolution::Unresolved(Reason::NeighbourPending { .. }) => {}
-            Resolution::Unresolved(reason) => tracing::warn!("real server {target}: no way to it: {reason}"),
-        }
-        let keeps_tags = match &resolution {
-            // VLAN devices on an interface say which tags its frames have; without any, frames keep theirs.
-            Resolution::Resolved(hop) => {
-                !self.links.iter().any(|link| link.vlan.is_some_and(|vlan| vlan.parent == hop.ifindex))
-            }
-            Resolution::Unresolved(_) => false,
-        };
-        if let Err(error) = self.plane.set_next_hop(target, &resolution, keeps_tags) {
-            tracing::error!("cannot set the next hop of real server {target}: {error:#}");
-        }
-        self.resolutions.insert(target, resolution);
-    }
+/// Where an instance's pins are.
+fn pins_directory(options: &Options, config: &Config) -> PathBuf {
+    options.pins.clone().unwrap_or_else(|| pins::default_directory(&config.director.instance))
+}
 
-    /// Virtual addresses that this machine does not have: nobody answers ARP or neighbour discovery for them here. That is
-    /// right on a director that stands by, and where a router sends them here.
-    fn say_missing_addresses(&self) {
-        let own: BTreeSet<IpAddr> =
-            self.links.iter().flat_map(|link| link.addresses.iter().copied()).collect();
-        let wanted: BTreeSet<IpAddr> =
-            self.config.virtual_servers.iter().map(|server| server.address).collect();
-        for address in wanted.difference(&own) {
-            tracing::warn!(
-                "virtual address {address} is on no interface of this machine; unless a router or another program brings its \
-                 packets here: ip address add {address}/{} dev {}",
-                if address.is_ipv4() { 32 } else { 128 },
-                self.config.director.interfaces[0]
-            );
-        }
-    }
-
-    /// Keeps up with this machine's interfaces and their MAC addresses.
-    async fn look_at_links(&mut self) {
-        match netlink::links().await {
-            Ok(links) if links != self.links => {
-                self.plane.set_macs(&links.iter().filter_map(|link| link.mac).collect());
-                self.plane.follow_interfaces(&links, self.config.director.xdp_mode);
-                self.links = links;
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!("cannot list the interfaces: {error}"),
-        }
-    }
-
-    fn sweep(&mut self) {
-        match self.plane.sweep(SWEEP_PART) {
-            Ok(0) => {}
-            Ok(ended) => tracing::trace!("{ended} connections ended"),
-            Err(error) => tracing::error!("cannot end connections whose time is over: {error:#}"),
-        }
-    }
-
-    fn sample(&mut self) {
-        let now = self.started.elapsed();
-        for number in self.plane.server_numbers() {
-            match self.plane.server_stats(number) {
-                Ok(stats) => {
-                    let stats = report::stats(&stats);
-                    self.rates.entry(number).or_insert_with(|| Estimator::new(now, stats)).sample(now, stats);
-                }
-                Err(error) => tracing::error!("cannot read the counters of a real server: {error:#}"),
-            }
-        }
-    }
-
-    fn answer(&self, request: Request) {
-        match request {
-            Request::Status(reply) => match self.status() {
-                // A client that left is no matter.
-                Ok(status) => drop(reply.send(status)),
-                Err(error) => tracing::error!("cannot read the status: {error:#}"),
-            },
-            Request::Connections { limit, reply } => {
-                let list = self.plane.connection_list();
-                tokio::task::spawn_blocking(move || match list {
-                    Ok(list) => report::send_connections(&list, limit, &reply),
-                    // A client that left does not miss the answer.
-                    Err(error) => drop(reply.blocking_send(ConnectionBatch::Failed(format!("{error:#}")))),
-                });
-            }
-        }
-    }
-
-    fn say_ready(&self) {
-        let interfaces: Vec<String> =
-            self.plane.attachments().iter().map(|a| format!("{} ({})", a.name, a.mode)).collect();
-        tracing::info!(
-            "instance {}: serving {} virtual servers on {}",
-            self.config.director.instance,
-            self.config.virtual_servers.len(),
-            interfaces.join(", ")
-        );
-    }
+/// The pins, or why there are none.
+fn open_pins(options: &Options, config: &Config) -> Result<Pins, String> {
+    Pins::open(&pins_directory(options, config))
 }

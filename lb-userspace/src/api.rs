@@ -4,6 +4,7 @@
 //! reply back, so that nothing here needs a lock or touches the data plane.
 
 pub mod client;
+pub mod order;
 pub mod server;
 pub mod socket;
 pub mod types;
@@ -12,9 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
     client::Client,
+    order::ServerAddress,
     server::serve,
     socket::{BoundSocket, SocketFile, bind, default_path},
-    types::{Connection, Status},
+    types::{Connection, Order, Ordered, Reloaded, StateEvent, Status, Stop},
 };
 
 /// What the agent is asked for.
@@ -31,6 +33,24 @@ pub enum Request {
         /// belongs in a blocking task. A failed send means that the client left or has what it asked for: stop.
         reply: mpsc::Sender<ConnectionBatch>,
     },
+    /// The last changes of state, oldest first.
+    Events(oneshot::Sender<Vec<StateEvent>>),
+    /// Read the configuration file again. A refusal is the file's mistakes, as `xdirector check` prints them.
+    Reload(oneshot::Sender<Result<Reloaded, String>>),
+    /// What an operator orders for real servers. A refusal says which servers there are.
+    Order {
+        /// The order.
+        order: Order,
+        /// Takes what it concerned, or why nothing.
+        reply: oneshot::Sender<Result<Ordered, String>>,
+    },
+    /// End the agent; the reply comes before it does.
+    Stop {
+        /// Whether the data plane goes with it.
+        stop: Stop,
+        /// Takes nothing when that is begun.
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// A piece of the connection table on its way to a client.
@@ -45,4 +65,6 @@ pub enum ConnectionBatch {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod samples;
+#[cfg(test)]
+pub(crate) mod tests;

@@ -2,8 +2,15 @@
 
 pub mod check;
 pub mod connections;
+pub mod documents;
+pub mod events;
+pub mod hash;
+pub mod order;
+pub mod reload;
 pub mod run;
 pub mod status;
+pub mod stop;
+pub mod top;
 
 use std::{env, ffi::OsString, io, path::PathBuf, process::ExitCode};
 
@@ -36,6 +43,28 @@ pub enum Command {
     Status(status::StatusArgs),
     /// List the connection table
     Connections(connections::ConnectionsArgs),
+    /// Watch the director in the terminal; drain and enable servers
+    Top(top::TopArgs),
+    /// Show the last changes of state
+    Events(events::EventsArgs),
+    /// Read the configuration file again; a file with a mistake changes nothing
+    Reload(reload::ReloadArgs),
+    /// Give a real server no new connections; the old ones go on
+    Drain(order::DrainArgs),
+    /// Take a real server out, as if a check had failed
+    Disable(order::ServerArgs),
+    /// Lift what was ordered for a real server
+    Enable(order::ServerArgs),
+    /// Give a real server another weight than the configuration's
+    Weight(order::WeightArgs),
+    /// End the agent; packets are forwarded on, unless --detach
+    Stop(stop::StopArgs),
+    /// Print the MD5 that an http check expects of a page
+    Hash(hash::HashArgs),
+    /// Print the completions of a shell
+    Completions(documents::CompletionsArgs),
+    /// Write the manual pages into a directory
+    Man(documents::ManArgs),
 }
 
 /// Parses the process' arguments, does what they say and turns the result into an exit code: 0 done, 1 failed. Wrong
@@ -46,6 +75,17 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Status(args) => status::run(&args),
         Command::Connections(args) => connections::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Reload(args) => reload::run(&args),
+        Command::Drain(args) => order::drain(&args),
+        Command::Disable(args) => order::disable(&args),
+        Command::Enable(args) => order::enable(&args),
+        Command::Weight(args) => order::weight(&args),
+        Command::Stop(args) => stop::run(&args),
+        Command::Hash(args) => hash::run(&args),
+        Command::Completions(args) => documents::completions(&args),
+        Command::Man(args) => documents::man(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

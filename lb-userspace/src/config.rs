@@ -4,13 +4,20 @@
 //! value stands) -> `validate` (the rules between values) -> [`Config`]. Nothing after this module needs to
 //! doubt a value again. `docs/configuration.md` is the reference for the people who write the file.
 
-use std::{fmt, fs, io, net::IpAddr, path::Path, time::Duration};
+use std::{
+    fmt, fs, io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use serde::Serialize;
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
+pub mod check;
 mod diagnostic;
 mod document;
+mod secret;
 mod syntax;
 mod validate;
 mod values;
@@ -24,6 +31,10 @@ pub const MAX_REAL_SERVERS: usize = 65_535;
 /// The most real servers of one virtual server whose scheduler is `lc` or `wlc`, which look at each of them for
 /// every new connection.
 pub const MAX_LEAST_CONNECTION_SERVERS: usize = 256;
+/// The most checks in one configuration, over all real servers.
+pub const MAX_HEALTH_CHECKS: usize = 262_144;
+/// The most checks of one real server.
+pub const MAX_CHECKS_OF_A_SERVER: usize = 16;
 /// The most interfaces of one director.
 pub const MAX_INTERFACES: usize = 32;
 
@@ -58,6 +69,19 @@ pub fn parse(name: &str, text: &str) -> Result<(Config, Vec<Diagnostic>), Config
     report.finish(config)
 }
 
+/// Reads a time as the configuration writes it, such as `90s`, `1h30m` or whole seconds, for the command line.
+///
+/// # Errors
+/// What is wrong with it and what is expected.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let value = DeValue::String(if is_number { format!("{text}s").into() } else { text.into() });
+    values::duration(&value).map_err(|problem| {
+        let Diagnostic { message, expected, .. } = problem.at(Severity::Error, "", None, String::new(), None);
+        expected.map_or_else(|| message.clone(), |expected| format!("{message}; expected {expected}"))
+    })
+}
+
 /// A checked configuration. Lists keep the order of the file: the schedulers depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -65,6 +89,10 @@ pub struct Config {
     pub director: Director,
     /// How long a connection is remembered after its last packet.
     pub timeouts: Timeouts,
+    /// Where Prometheus finds the metrics; `None`: nowhere.
+    pub metrics: Option<Metrics>,
+    /// Who gets mail on changes; `None`: nobody.
+    pub mail: Option<Mail>,
     /// At most [`MAX_VIRTUAL_SERVERS`]; names and (address, port, protocol) are unique.
     pub virtual_servers: Vec<VirtualServer>,
 }
@@ -84,6 +112,51 @@ pub struct Director {
     pub xdp_mode: XdpMode,
     /// The size of the connection table, 1,024 to 16,777,216 entries.
     pub max_connections: u32,
+    /// The user as whom scripts run (keepalived's `script_user`); `None`: as the agent.
+    pub script_user: Option<String>,
+}
+
+/// `[metrics]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Metrics {
+    /// Where `GET /metrics` is answered over plain HTTP.
+    pub listen: SocketAddr,
+}
+
+/// `[mail]`: keepalived's `notification_email` and what belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// Host name or address of the SMTP server.
+    pub server: String,
+    /// Its port; 25, 587 or 465 unless given, as [`Self::tls`] says.
+    pub port: u16,
+    /// Whether and how the connection is encrypted.
+    pub tls: MailTls,
+    /// Whether the server's certificate must be valid for its name.
+    pub verify: bool,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// A mail address.
+    pub from: String,
+    /// 1 to 100 mail addresses.
+    pub to: Vec<String>,
+    /// User name and password, both or neither.
+    pub login: Option<Login>,
+}
+
+/// User name and password; the password is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: String,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).field("password", &"***").finish()
+    }
 }
 
 /// `[timeouts]`; each from one second to 31 days. The defaults are IPVS's.
@@ -108,7 +181,7 @@ impl Default for Timeouts {
 }
 
 /// `[[virtual_server]]`: one service that clients see.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VirtualServer {
     /// 1 to 64 of `A-Z a-z 0-9 . _ -`.
     pub name: String,
@@ -122,12 +195,52 @@ pub struct VirtualServer {
     pub scheduler: Scheduler,
     /// Only flags that [`Self::scheduler`] has can be set.
     pub scheduler_flags: SchedulerFlags,
+    /// The weight of living servers below which the virtual server counts as down; 1 to 2,147,483,647.
+    pub quorum: u32,
+    /// It goes down below `quorum - hysteresis` and up again at `quorum + hysteresis`; less than [`Self::quorum`].
+    pub hysteresis: u32,
+    /// Run when the quorum is reached.
+    pub quorum_up: Option<Command>,
+    /// Run when the quorum is lost.
+    pub quorum_down: Option<Command>,
+    /// Takes all connections while the quorum is lost.
+    pub sorry_server: Option<SorryServer>,
+    /// Servers with checks begin as down, until their first check has passed (keepalived's `alpha`).
+    pub alpha: bool,
+    /// The scripts for "down" run when the agent is stopped for good (keepalived's `omega`).
+    pub omega: bool,
+    /// What becomes of connections of a server that is taken out of the file.
+    pub on_remove: OnRemove,
+    /// After this long a server that drains is removed with the connections it still has; `None`: never.
+    pub drain_timeout: Option<Duration>,
+    /// Connections of a server that failed or was removed end, and their clients' next attempts go to another one
+    /// (IPVS's `expire_nodest_conn`); else they wait for it to come back.
+    pub expire_nodest: bool,
+    /// UDP flows leave a server as soon as it takes no new connections; else they stay until they are silent.
+    pub expire_quiescent: bool,
+    /// Mail when the quorum or a server changes. Needs `[mail]`.
+    pub mail: bool,
     /// May be empty. In the order of the file; (address, port) is unique.
     pub real_servers: Vec<RealServer>,
 }
 
+/// `sorry_server`: who answers while the quorum is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SorryServer {
+    /// As for a real server.
+    pub address: IpAddr,
+    /// As for a real server.
+    pub port: u16,
+    /// As for a real server.
+    pub forward: Forward,
+}
+
+/// A program with its arguments, run without a shell: at least the program, which is an absolute path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Command(pub Vec<String>);
+
 /// `[[virtual_server.real_server]]`: one machine behind a virtual server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RealServer {
     /// Unicast, not loopback. Of the virtual server's family unless [`Self::forward`] is [`Forward::Tun`].
     pub address: IpAddr,
@@ -137,6 +250,19 @@ pub struct RealServer {
     pub weight: u32,
     /// How packets get there.
     pub forward: Forward,
+    /// With this many connections, active and inactive, it gets no more; 0: no limit (IPVS's `u-threshold`).
+    pub upper_threshold: u32,
+    /// Below this many it gets connections again; 0: below three quarters of the upper one. At most that.
+    pub lower_threshold: u32,
+    /// What its failing checks do.
+    pub on_failure: OnFailure,
+    /// All of them must pass; those of the virtual server unless it has its own. Empty: always up. At most
+    /// [`MAX_CHECKS_OF_A_SERVER`].
+    pub health_checks: Vec<check::HealthCheck>,
+    /// Run when it comes up.
+    pub notify_up: Option<Command>,
+    /// Run when it goes down.
+    pub notify_down: Option<Command>,
 }
 
 /// `scheduler_flags`: what a flag means is the same for `sh` and `mh`.
@@ -233,6 +359,38 @@ words! {
         Dr = "dr",
         /// The packet travels inside an IP tunnel; replies go straight to the client.
         Tun = "tun",
+    }
+}
+
+words! {
+    /// `on_failure`: what failing checks do to a real server.
+    OnFailure {
+        /// It is taken out (keepalived's default).
+        Remove = "remove",
+        /// Its weight becomes 0: no new connections, the old ones go on (keepalived's `inhibit_on_failure`).
+        Inhibit = "inhibit",
+    }
+}
+
+words! {
+    /// `on_remove`: what becomes of connections of a server that is taken out of the file.
+    OnRemove {
+        /// They go on until they end.
+        Drain = "drain",
+        /// They end.
+        Drop = "drop",
+    }
+}
+
+words! {
+    /// `mail.tls`.
+    MailTls {
+        /// Not encrypted.
+        None = "none",
+        /// Encrypted after a plain greeting (RFC 3207), or not at all.
+        StartTls = "starttls",
+        /// Encrypted from the beginning (RFC 8314).
+        Tls = "tls",
     }
 }
 

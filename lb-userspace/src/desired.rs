@@ -1,8 +1,19 @@
-//! What the data plane should do: pure, from the configuration alone so far.
+//! What the data plane should do: pure, from the configuration, the health of the servers, what operators have ordered and
+//! what still drains.
+
+mod conditions;
+mod draining;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::config::{Config, Forward, Protocol, Scheduler, SchedulerFlags, VirtualServer};
+use crate::{
+    api::types::Override,
+    config::{Config, Forward, Protocol, Scheduler, SchedulerFlags, VirtualServer},
+    health::{CheckId, Report},
+};
+
+pub use conditions::{Condition, Outcome, Quorum};
+pub use draining::{Draining, Leaver};
 
 /// By what a virtual server is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +34,17 @@ impl ServiceId {
     }
 }
 
+/// By what a real server of a virtual server is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerId {
+    /// Its virtual server.
+    pub service: ServiceId,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port in host byte order; 0 = the client's.
+    pub port: u16,
+}
+
 /// A virtual server as the data plane needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
@@ -30,6 +52,10 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// Its flags.
     pub flags: SchedulerFlags,
+    /// Connections of a server that is not among [`Self::servers`] end at their next packet; else that is dropped.
+    pub expire_nodest: bool,
+    /// UDP flows leave a server that takes no new connections.
+    pub expire_quiescent: bool,
     /// In the configuration's order, on which the schedulers depend.
     pub servers: Vec<Server>,
 }
@@ -43,35 +69,72 @@ pub struct Server {
     pub port: u16,
     /// How packets get there.
     pub forward: Forward,
-    /// Share of new connections; 0 = none.
+    /// Share of new connections; 0 = none. Of no matter for one that leaves, and 0 then.
     pub weight: u32,
+    /// It keeps its connections and has no part in the schedule any more, as if it were not there.
+    pub is_leaving: bool,
+    /// With this many connections it gets no more; 0: no limit.
+    pub upper_threshold: u32,
+    /// Below this many it gets connections again; 0: below three quarters of the upper one.
+    pub lower_threshold: u32,
+}
+
+impl Server {
+    /// The same server, which takes no new connections and has no part in the schedule.
+    #[must_use]
+    pub fn leaving(self) -> Self {
+        Self { weight: 0, is_leaving: true, ..self }
+    }
+
+    /// By what it is known.
+    pub const fn id(&self, service: ServiceId) -> ServerId {
+        ServerId { service, address: self.address, port: self.port }
+    }
 }
 
 /// All virtual servers that the data plane should serve.
 pub type State = BTreeMap<ServiceId, Service>;
 
-/// What the configuration asks for.
+/// What beside the configuration decides.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    /// The last word of each check.
+    pub reports: BTreeMap<CheckId, Report>,
+    /// What operators have ordered.
+    pub orders: BTreeMap<ServerId, Override>,
+    /// What is no longer in the configuration and still has connections.
+    pub draining: Draining,
+    /// Whether each virtual server had its quorum: it has a hysteresis. Missing ones begin as if they had.
+    pub quorum: BTreeMap<ServiceId, bool>,
+    /// Seconds since 1970-01-01 UTC.
+    pub now: u64,
+}
+
+/// What the configuration asks for, with every server up and no orders.
 pub fn desired(config: &Config) -> State {
-    config
+    desired_with(config, &Inputs::default())
+}
+
+/// What should be served now.
+pub fn desired_with(config: &Config, inputs: &Inputs) -> State {
+    let mut state: State = config
         .virtual_servers
         .iter()
         .map(|virtual_server| {
-            let servers = virtual_server
-                .real_servers
-                .iter()
-                .map(|server| Server {
-                    address: server.address,
-                    port: server.port,
-                    forward: server.forward,
-                    weight: server.weight,
-                })
-                .collect();
-            let service = Service {
-                scheduler: virtual_server.scheduler,
-                flags: virtual_server.scheduler_flags,
-                servers,
-            };
-            (ServiceId::of(virtual_server), service)
+            (ServiceId::of(virtual_server), conditions::outcome(virtual_server, inputs).service)
         })
-        .collect()
+        .collect();
+    for id in inputs.draining.services() {
+        if !state.contains_key(&id)
+            && let Some(service) = inputs.draining.service(&id)
+        {
+            state.insert(id, service);
+        }
+    }
+    state
+}
+
+/// What should be served at one of the configuration's virtual servers, and how each of its real servers is.
+pub fn outcome(virtual_server: &VirtualServer, inputs: &Inputs) -> Outcome {
+    conditions::outcome(virtual_server, inputs)
 }

@@ -1,5 +1,7 @@
 //! What has to be done so that the data plane does what it should: pure.
 
+use std::collections::BTreeSet;
+
 use crate::desired::{Service, ServiceId, State};
 
 /// One step; each leaves the data plane in a state that serves packets.
@@ -13,13 +15,16 @@ pub enum Operation {
     Remove(ServiceId),
 }
 
-/// The steps from `observed` to `desired`: new ones first, since they take from nobody; what goes, goes last.
-pub fn reconcile(desired: &State, observed: &State) -> Vec<Operation> {
+/// The steps from `observed` to `desired`: new ones first, since they take from nobody; what goes, goes last. What is
+/// `damaged` is written again even if it is what it should be.
+pub fn reconcile(desired: &State, observed: &State, damaged: &BTreeSet<ServiceId>) -> Vec<Operation> {
     let (mut operations, mut changes) = (Vec::new(), Vec::new());
     for (id, service) in desired {
         match observed.get(id) {
             None => operations.push(Operation::Add(*id, service.clone())),
-            Some(there) if there != service => changes.push(Operation::Change(*id, service.clone())),
+            Some(there) if there != service || damaged.contains(id) => {
+                changes.push(Operation::Change(*id, service.clone()));
+            }
             Some(_) => {}
         }
     }
@@ -27,6 +32,15 @@ pub fn reconcile(desired: &State, observed: &State) -> Vec<Operation> {
     operations
         .extend(observed.keys().filter(|id| !desired.contains_key(id)).map(|id| Operation::Remove(*id)));
     operations
+}
+
+impl Operation {
+    /// The virtual server.
+    pub const fn id(&self) -> &ServiceId {
+        match self {
+            Self::Add(id, _) | Self::Change(id, _) | Self::Remove(id) => id,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -46,10 +60,19 @@ mod tests {
             port: 80,
             forward: Forward::Nat,
             weight,
+            is_leaving: false,
+            upper_threshold: 0,
+            lower_threshold: 0,
         });
         let service =
             (0..Scheduler::ALL.len(), proptest::collection::vec(server, 0..4)).prop_map(|(s, servers)| {
-                Service { scheduler: Scheduler::ALL[s], flags: SchedulerFlags::default(), servers }
+                Service {
+                    scheduler: Scheduler::ALL[s],
+                    flags: SchedulerFlags::default(),
+                    expire_nodest: true,
+                    expire_quiescent: false,
+                    servers,
+                }
             });
         let id = (1u8..6).prop_map(|host| ServiceId {
             address: [192, 0, 2, host].into(),
@@ -63,16 +86,22 @@ mod tests {
         #[test]
         fn once_applied_nothing_is_left_to_do(before in any_state(), after in any_state()) {
             let mut plane = Fake::new(before.clone());
-            for operation in reconcile(&after, &before) {
+            for id in before.keys().step_by(2) {
+                plane.damage(*id);
+            }
+            let damaged = plane.damaged().expect("the fake knows");
+            for operation in reconcile(&after, &before, &damaged) {
                 plane.apply(&operation).expect("the fake takes every operation that fits its state");
             }
             prop_assert_eq!(plane.observe(), after.clone());
-            prop_assert!(reconcile(&after, &plane.observe()).is_empty());
+            let damaged: BTreeSet<_> =
+                plane.damaged().expect("the fake knows").into_iter().filter(|id| after.contains_key(id)).collect();
+            prop_assert!(reconcile(&after, &plane.observe(), &damaged).is_empty());
         }
 
         #[test]
         fn what_stays_the_same_is_not_touched(state in any_state()) {
-            prop_assert!(reconcile(&state, &state).is_empty());
+            prop_assert!(reconcile(&state, &state, &BTreeSet::new()).is_empty());
         }
     }
 }

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
+    mount::{MsFlags, mount},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -26,16 +27,44 @@ use crate::{
 pub const BINARY_VARIABLE: &str = "XDIRECTOR_BIN";
 /// Where `xdirector` finds the socket of a running instance.
 const SOCKET_VARIABLE: &str = "XDIRECTOR_SOCKET";
+/// Where `xdirector` pins its data plane.
+const PINS_VARIABLE: &str = "XDIRECTOR_PINS";
+/// Where it keeps what operators order.
+const STATE_VARIABLE: &str = "XDIRECTOR_STATE";
 
 /// How long xdirector may take to start: the kernel's verifier needs seconds where several labs start at once.
 const START: Duration = Duration::from_secs(20);
 
 /// `xdirector run` in a namespace. Dropping it stops it and prints its log; [`Director::stop`] prints nothing.
+///
+/// It pins its data plane in a BPF file system of its own, which goes with it.
 #[derive(Debug)]
 pub struct Director {
     netns: Netns,
+    /// Before the directory: it is mounted there.
+    pins: Option<BpfMount>,
     directory: TempDir,
+    arguments: Vec<String>,
     child: Option<Child>,
+}
+
+/// A BPF file system at a place of its own.
+#[derive(Debug)]
+struct BpfMount(PathBuf);
+
+impl BpfMount {
+    fn new(path: PathBuf) -> Result<Self> {
+        fs::create_dir(&path)?;
+        mount(Some("bpf"), &path, Some("bpf"), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("cannot mount a BPF file system at {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for BpfMount {
+    fn drop(&mut self) {
+        registry::unmount(&self.0);
+    }
 }
 
 impl Director {
@@ -53,16 +82,8 @@ impl Director {
     /// As [`Director::start`].
     pub fn start_with(netns: &Netns, configuration: &str, arguments: &[&str]) -> Result<Self> {
         let mut director = Self::spawn(netns, configuration, arguments)?;
-        let mut ended = None;
-        let answered = wait_until(START, || {
-            ended = director.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            ended.is_some() || director.socket().exists() && director.command(&["status"]).is_ok()
-        });
-        match ended {
-            Some(status) => bail!("xdirector ended with {status}; its log:\n{}", director.log()),
-            None if !answered => bail!("xdirector does not answer; its log:\n{}", director.log()),
-            None => Ok(director),
-        }
+        director.await_answer()?;
+        Ok(director)
     }
 
     /// Runs xdirector with a configuration that it should refuse: its exit status and its log.
@@ -83,20 +104,38 @@ impl Director {
     }
 
     fn spawn(netns: &Netns, configuration: &str, arguments: &[&str]) -> Result<Self> {
+        let mut director = Self::prepare(netns, configuration, arguments)?;
+        director.launch()?;
+        Ok(director)
+    }
+
+    /// Makes its files.
+    fn prepare(netns: &Netns, configuration: &str, arguments: &[&str]) -> Result<Self> {
         registry::install();
         // Named as the namespace is, so that the lab's clean-up finds it too.
         let directory = tempfile::Builder::new().prefix(&format!("{}-", netns.name())).tempdir()?;
         let file = directory.path().join("xdirector.toml");
         fs::write(&file, configuration)?;
-        let log = File::create(directory.path().join("log"))?;
+        registry::lock().directories.insert(directory.path().to_owned());
+        let pins = BpfMount::new(directory.path().join("bpf"))?;
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Ok(Self { netns: netns.clone(), pins: Some(pins), directory, arguments, child: None })
+    }
+
+    /// Begins a process with what is prepared; its log goes on where that of the last one ended.
+    fn launch(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.directory.path().join("log"))?;
         let mut registry = registry::lock();
-        let child = netns
+        let child = self
+            .netns
             .command(binary_path())
             .arg("run")
             .arg("--config")
-            .arg(&file)
-            .args(arguments)
-            .env(SOCKET_VARIABLE, directory.path().join("socket"))
+            .arg(self.configuration())
+            .args(&self.arguments)
+            .env(SOCKET_VARIABLE, self.socket())
+            .env(PINS_VARIABLE, self.pins())
+            .env(STATE_VARIABLE, self.directory.path().join("state"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -105,9 +144,56 @@ impl Director {
             .spawn()
             .with_context(|| format!("{} cannot be run", binary_path().display()))?;
         registry.children.insert(child.id());
-        registry.directories.insert(directory.path().to_owned());
-        drop(registry);
-        Ok(Self { netns: netns.clone(), directory, child: Some(child) })
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until it answers.
+    fn await_answer(&mut self) -> Result<()> {
+        let mut ended = None;
+        let answered = wait_until(START, || {
+            ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            ended.is_some() || self.socket().exists() && self.command(&["status"]).is_ok()
+        });
+        match ended {
+            Some(status) => bail!("xdirector ended with {status}; its log:\n{}", self.log()),
+            None if !answered => bail!("xdirector does not answer; its log:\n{}", self.log()),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts it again after [`Director::stop`] or [`Director::kill`], with the same files and pins.
+    ///
+    /// # Errors
+    /// As [`Director::start`], and when it still runs.
+    pub fn restart(&mut self) -> Result<()> {
+        if self.child.is_some() {
+            bail!("it still runs");
+        }
+        self.launch()?;
+        self.await_answer()
+    }
+
+    /// Writes another configuration file; it is read by the next reload or start.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_configuration(&self, text: &str) -> Result<()> {
+        let new = self.directory.path().join("xdirector.toml.new");
+        fs::write(&new, text)?;
+        Ok(fs::rename(new, self.configuration())?)
+    }
+
+    /// Where its data plane is pinned.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
+        self.directory.path().join("bpf/director")
+    }
+
+    /// A directory for files of a test, removed with it.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// The socket on which it answers.
@@ -144,6 +230,7 @@ impl Director {
             .command(binary_path())
             .args(arguments)
             .env(SOCKET_VARIABLE, self.socket())
+            .env(PINS_VARIABLE, self.pins())
             .output()
             .with_context(|| format!("{} cannot be run", binary_path().display()))?;
         if !out.status.success() {
@@ -181,6 +268,21 @@ impl Director {
         }
     }
 
+    /// Stops it and removes its data plane, with `xdirector stop --detach`.
+    ///
+    /// # Errors
+    /// When it does not end well within 20 s; the error holds its log.
+    pub fn detach(&mut self) -> Result<()> {
+        self.command(&["stop", "--detach"])?;
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let status = child.wait()?;
+        registry::lock().children.remove(&child.id());
+        if !status.success() {
+            bail!("xdirector ended with {status}; its log:\n{}", self.log());
+        }
+        Ok(())
+    }
+
     /// Kills it with SIGKILL, as the kernel would when memory runs out, and waits for its end.
     ///
     /// # Errors
@@ -210,20 +312,20 @@ impl Director {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let mut registry = registry::lock();
-        registry.children.remove(&child.id());
-        registry.directories.remove(self.directory.path());
+        registry::lock().children.remove(&child.id());
         Some(status)
     }
 
     /// Leaves xdirector running, and its files in place, when this process ends.
     #[must_use]
     pub fn keep(mut self) -> PathBuf {
+        let mut registry = registry::lock();
         if let Some(child) = self.child.take() {
-            let mut registry = registry::lock();
             registry.children.remove(&child.id());
-            registry.directories.remove(self.directory.path());
         }
+        registry.directories.remove(self.directory.path());
+        drop(registry);
+        std::mem::forget(self.pins.take());
         self.directory.disable_cleanup(true);
         self.directory.path().to_owned()
     }
@@ -235,6 +337,8 @@ impl Drop for Director {
         if self.end().is_some() {
             eprintln!("the log of xdirector in {}:\n{}", self.netns.name(), self.log());
         }
+        self.pins = None;
+        registry::lock().directories.remove(self.directory.path());
     }
 }
 

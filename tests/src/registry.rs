@@ -15,6 +15,7 @@ use std::{
 };
 
 use nix::{
+    mount::{MntFlags, umount2},
     sys::{
         signal::{Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
@@ -69,8 +70,20 @@ pub fn remove_everything(registry: &mut Registry) {
         delete_namespace(&name);
     }
     for directory in std::mem::take(&mut registry.directories) {
-        let _ = fs::remove_dir_all(directory);
+        remove_directory(&directory);
     }
+}
+
+/// Removes a directory of a lab, with the BPF file system that may be mounted in it.
+fn remove_directory(directory: &Path) {
+    unmount(&directory.join("bpf"));
+    let _ = fs::remove_dir_all(directory);
+}
+
+/// Unmounts a file system of a lab; what is pinned in it goes.
+pub fn unmount(path: &Path) {
+    // Not mounted, or gone already: nothing to do.
+    let _ = umount2(path, MntFlags::MNT_DETACH);
 }
 
 /// Ends the processes that run in the namespace `name`, and removes the namespace. For namespaces of our own only.
@@ -128,7 +141,7 @@ pub fn remove_temporary_directories(unwanted: impl Fn(&str) -> bool) {
     for entry in entries.flatten() {
         let ours = entry.metadata().is_ok_and(|data| data.is_dir() && data.uid() == geteuid().as_raw());
         if ours && entry.file_name().to_str().is_some_and(&unwanted) {
-            let _ = fs::remove_dir_all(entry.path());
+            remove_directory(&entry.path());
         }
     }
 }

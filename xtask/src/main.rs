@@ -6,6 +6,7 @@ mod audit;
 mod ebpf_build;
 mod invariants;
 mod linker;
+mod package;
 mod packages;
 mod progress;
 mod setup;
@@ -49,6 +50,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Build everything, then the Debian package in target/debian
+    Package,
     /// Check the dependencies' licences, bans and sources with cargo-deny
     Audit,
     /// Format the source
@@ -71,6 +74,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Setup => {
             let tools = setup::ensure_ebpf(&workspace)?;
             setup::ensure_packages(&workspace, &[Need::Lab, Need::Bench])?;
+            package::ensure_tools(&workspace)?;
             println!("eBPF toolchain: {}", tools.toolchain);
             println!("bpf-linker:     {}", tools.linker);
             println!("Everything that xdirector's commands need is here.");
@@ -92,6 +96,10 @@ fn run(command: Command) -> Result<ExitCode> {
             return Err(hand_over(&workspace, "bench", &args));
         }
         Command::Test(options) => return test::run(&workspace, &options),
+        Command::Package => {
+            ebpf_build::build(&workspace)?;
+            println!("The package is {}.", package::make(&workspace)?.display());
+        }
         Command::Audit => audit::run(&workspace)?,
         Command::Fmt => {
             let status =

@@ -19,6 +19,8 @@ pub enum Need {
     Lab,
     /// What `bench traffic` compares xdirector with.
     Bench,
+    /// Debian packages: the libraries that a program needs, and its symbols.
+    Package,
 }
 
 /// What builds the eBPF programs.
@@ -34,6 +36,7 @@ pub fn ensure_packages(workspace: &Workspace, needs: &[Need]) -> Result<()> {
         .flat_map(|need| match need {
             Need::Lab => [("iproute2", "ip"), ("ethtool", "ethtool"), ("curl", "curl")].as_slice(),
             Need::Bench => [("nftables", "nft"), ("haproxy", "haproxy")].as_slice(),
+            Need::Package => [("dpkg-dev", "dpkg-shlibdeps"), ("binutils", "strip")].as_slice(),
         })
         .map(|(package, command)| Package::with_command(package, command))
         .collect();

@@ -14,7 +14,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::{
-    ebpf_build, invariants, progress,
+    ebpf_build, invariants, package, progress,
     setup::{self, Need},
     test_output::{Counts, Reader},
     workspace::{self, Workspace},
@@ -60,6 +60,12 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
             Ok(Counts::single("build", true))
         })
     };
+    if built && !options.unit {
+        steps.step("package", |workspace| {
+            package::make(workspace)?;
+            Ok(Counts::single("package", true))
+        });
+    }
     let filter = options.filter.as_deref();
     let mut unit = vec!["test", "--workspace", "--lib", "--bins", "--no-fail-fast"];
     unit.extend(suites.host.iter().flat_map(|suite| ["--test", suite.as_str()]));

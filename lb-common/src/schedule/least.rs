@@ -70,6 +70,12 @@ mod tests {
     }
 
     proptest! {
+        /// The program has one search for both.
+        #[test]
+        fn lc_is_wlc_with_weights_of_1(a: u64, b: u64) {
+            prop_assert_eq!(lc_better(a, b), wlc_better(a, 1, b, 1));
+        }
+
         #[test]
         fn wlc_equals_the_comparison_in_128_bits(a: u64, v: u32, b: u64, w: u32) {
             let expected = u128::from(b) * u128::from(v) > u128::from(a) * u128::from(w);

@@ -16,6 +16,14 @@ pub const fn sh_hash(addr_fold: u32, port: u16) -> usize {
     hash_32(addr_fold.wrapping_add(port as u32), 8) as usize
 }
 
+/// With the flag `sh-fallback`, when the slot `first` has no server that takes the connection: the slot of attempt
+/// `attempt` (from 0). The kernel starts the offset at the first hash and adds it to that hash again.
+#[inline(always)]
+#[must_use]
+pub const fn sh_probe(first: u32, attempt: u32) -> u32 {
+    (first * 2 + attempt) & (SH_SLOTS as u32 - 1)
+}
+
 /// The upper `bits` (1 to 32) of the value times the kernel's `GOLDEN_RATIO_32` (include/linux/hash.h,
 /// since Linux 4.7).
 #[inline(always)]
@@ -47,9 +55,7 @@ pub fn sh_table(
     for (first, slot) in (0..=u8::MAX).zip(table.iter_mut()) {
         let mut found = usable(first);
         if found.is_none() && fallback {
-            // The kernel starts the offset at the first hash and adds it to that hash again.
-            let start = first.wrapping_add(first);
-            found = (0..=u8::MAX).find_map(|offset| usable(start.wrapping_add(offset)));
+            found = (0..SH_SLOTS as u32).find_map(|attempt| usable(sh_probe(first.into(), attempt) as u8));
         }
         *slot = found.unwrap_or(NONE);
     }

@@ -1,6 +1,6 @@
 //! What the agent tells: its state in the words of the admin interface.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{conn::State, ip_proto, server::ServerStats};
 use tokio::sync::mpsc;
@@ -10,25 +10,35 @@ use crate::{
     api::{
         ConnectionBatch,
         types::{
-            Connection, ConnectionTable, DataPlaneKind, Forward, InterfaceStatus, NextHop, Protocol, Rates,
-            RealServerState, RealServerStatus, Stats, Status, Totals, VirtualServerStatus,
+            CheckStatus, ConfigurationStatus, Connection, ConnectionTable, DataPlaneKind, Forward,
+            InterfaceStatus, NextHop, Persistence, Protocol, QuorumStatus, Rates, RealServerState,
+            RealServerStatus, SorryServerStatus, Stats, Status, Totals, VirtualServerStatus, Work,
         },
     },
-    config::{self, VirtualServer},
+    config::{self, OnFailure, RealServer, VirtualServer},
     dataplane::xdp::{ConnectionList, Listed},
-    desired::{Server, ServiceId},
+    desired::{Condition, Server, ServerId, ServiceId},
+    health::{self, CheckId},
     netlink::{Reason, Resolution},
 };
+
+/// What is read once for all servers.
+struct Readings {
+    stats: BTreeMap<u32, ServerStats>,
+    checks: BTreeMap<CheckId, health::State>,
+}
 
 impl Agent {
     /// The whole director at this moment.
     pub(super) fn status(&self) -> anyhow::Result<Status> {
-        let virtual_servers = self
+        let readings = Readings { stats: self.plane.stats_reader()?.read()?, checks: self.health.states() };
+        let mut virtual_servers: Vec<VirtualServerStatus> = self
             .config
             .virtual_servers
             .iter()
-            .map(|v| self.virtual_server(v))
-            .collect::<anyhow::Result<Vec<_>>>()?;
+            .map(|virtual_server| self.virtual_server(virtual_server, &readings))
+            .collect();
+        virtual_servers.extend(self.inputs.draining.services().map(|id| self.leaving(&id, &readings)));
         let mut totals = Totals::default();
         for virtual_server in &virtual_servers {
             totals.active += virtual_server.active;
@@ -61,24 +71,56 @@ impl Agent {
                 .into_iter()
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
+            configuration: ConfigurationStatus {
+                path: self.options.config.display().to_string(),
+                loaded_at: self.loaded_at,
+                last_reload: self.last_reload.clone(),
+            },
+            persistence: Persistence {
+                pins: self.plane.pins().map(|path| path.display().to_string()),
+                reason: self.unpinned.clone(),
+                adopted: self.plane.is_adopted(),
+            },
+            work: self.work_done(),
         })
     }
 
-    fn virtual_server(&self, virtual_server: &VirtualServer) -> anyhow::Result<VirtualServerStatus> {
-        let real_servers = self
+    fn work_done(&self) -> Work {
+        let scripts = self.notifier.counts();
+        let mails = self.mailer.as_ref().map(crate::mail::Mailer::counts).unwrap_or_default();
+        Work {
+            notifications: scripts.run,
+            notifications_failed: scripts.failed,
+            mails_sent: mails.sent,
+            mails_failed: mails.failed,
+            ..self.work
+        }
+    }
+
+    fn virtual_server(&self, virtual_server: &VirtualServer, readings: &Readings) -> VirtualServerStatus {
+        let id = ServiceId::of(virtual_server);
+        let outcome = self.outcomes.get(&id);
+        let numbers: BTreeMap<SocketAddr, (Server, u32)> = self
             .plane
-            .servers_of(&ServiceId::of(virtual_server))
-            .map(|(server, number)| self.real_server(&server, number))
-            .collect::<anyhow::Result<Vec<_>>>()?;
+            .servers_of(&id)
+            .map(|(server, number)| (SocketAddr::new(server.address, server.port), (server, number)))
+            .collect();
+        let mut real_servers: Vec<RealServerStatus> = Vec::with_capacity(virtual_server.real_servers.len());
+        for (index, server) in virtual_server.real_servers.iter().enumerate() {
+            let condition = outcome.map_or(&Condition::Up, |outcome| &outcome.conditions[index]);
+            let there = numbers.get(&SocketAddr::new(server.address, server.port)).copied();
+            real_servers.push(self.real_server(id, server, condition, there, readings));
+        }
+        real_servers.extend(
+            self.inputs.draining.leavers(&id).iter().map(|leaver| self.leaver(&id, &leaver.server, readings)),
+        );
+        let quorum = outcome.map(|outcome| outcome.quorum);
         let flags = virtual_server.scheduler_flags;
         let named = |set: bool, name: &str| set.then(|| format!("{}-{name}", virtual_server.scheduler));
-        let mut status = VirtualServerStatus {
+        sum_up(VirtualServerStatus {
             name: virtual_server.name.clone(),
             address: SocketAddr::new(virtual_server.address, virtual_server.port),
-            protocol: match virtual_server.protocol {
-                config::Protocol::Tcp => Protocol::Tcp,
-                config::Protocol::Udp => Protocol::Udp,
-            },
+            protocol: protocol(virtual_server.protocol),
             scheduler: virtual_server.scheduler.to_string(),
             scheduler_flags: named(flags.port, "port")
                 .into_iter()
@@ -88,36 +130,158 @@ impl Agent {
             inactive: 0,
             stats: Stats::default(),
             rates: Rates::default(),
+            quorum: QuorumStatus {
+                up: quorum.is_none_or(|quorum| quorum.is_up),
+                alive_weight: quorum.map_or(0, |quorum| quorum.alive_weight),
+                quorum: virtual_server.quorum,
+                hysteresis: virtual_server.hysteresis,
+            },
+            sorry_server: virtual_server.sorry_server.map(|sorry| SorryServerStatus {
+                address: SocketAddr::new(sorry.address, sorry.port),
+                forward: forward(sorry.forward),
+                active: quorum.is_some_and(|quorum| !quorum.is_up),
+            }),
             real_servers,
-        };
-        for server in &status.real_servers {
-            status.active += server.active;
-            status.inactive += server.inactive;
-            add_stats(&mut status.stats, &server.stats);
-            add_rates(&mut status.rates, &server.rates);
-        }
-        Ok(status)
+        })
     }
 
-    fn real_server(&self, server: &Server, number: u32) -> anyhow::Result<RealServerStatus> {
-        let load = self.plane.server_load(number);
-        let (state, reason, next_hop) = reachability(self.resolutions.get(&server.address));
-        Ok(RealServerStatus {
-            address: SocketAddr::new(server.address, server.port),
-            forward: match server.forward {
-                config::Forward::Nat => Forward::Nat,
-                config::Forward::Dr => Forward::Dr,
-                config::Forward::Tun => Forward::Tun,
-            },
-            weight: server.weight,
-            state,
-            reason,
-            next_hop,
+    /// A virtual server that the configuration no longer has.
+    fn leaving(&self, id: &ServiceId, readings: &Readings) -> VirtualServerStatus {
+        let scheduler =
+            self.plane.service(id).map(|service| service.scheduler.to_string()).unwrap_or_default();
+        let leavers = self.inputs.draining.leavers(id).iter();
+        sum_up(VirtualServerStatus {
+            name: self.name_of(id),
+            address: SocketAddr::new(id.address, id.port),
+            protocol: protocol(id.protocol),
+            scheduler,
+            scheduler_flags: Vec::new(),
+            active: 0,
+            inactive: 0,
+            stats: Stats::default(),
+            rates: Rates::default(),
+            quorum: QuorumStatus { up: false, alive_weight: 0, quorum: 0, hysteresis: 0 },
+            sorry_server: None,
+            real_servers: leavers.map(|leaver| self.leaver(id, &leaver.server, readings)).collect(),
+        })
+    }
+
+    fn real_server(
+        &self,
+        service: ServiceId,
+        server: &RealServer,
+        condition: &Condition,
+        there: Option<(Server, u32)>,
+        readings: &Readings,
+    ) -> RealServerStatus {
+        let id = ServerId { service, address: server.address, port: server.port };
+        let (reach, unreachable, next_hop) = reachability(self.resolutions.get(&server.address));
+        let mut status = self.counted(id, there, readings);
+        let is_empty = status.active + status.inactive == 0;
+        let (state, reason) = match condition {
+            Condition::Up => (reach, unreachable),
+            Condition::Quiet | Condition::Draining if is_empty => (RealServerState::Drained, None),
+            Condition::Quiet => (RealServerState::Draining, Some("its check asks for it".to_owned())),
+            Condition::Draining => (RealServerState::Draining, None),
+            Condition::Disabled => (RealServerState::Disabled, None),
+            Condition::Checking => (RealServerState::Checking, None),
+            Condition::Down { reason } if server.on_failure == OnFailure::Inhibit => {
+                (RealServerState::Inhibited, Some(reason.clone()))
+            }
+            Condition::Down { reason } => (RealServerState::Down, Some(reason.clone())),
+        };
+        status.forward = forward(server.forward);
+        status.configured_weight = Some(server.weight);
+        status.ordered = self.inputs.orders.get(&id).copied();
+        (status.state, status.reason, status.next_hop) = (state, reason, next_hop);
+        status.checks = (0..)
+            .zip(&server.health_checks)
+            .map(|(index, check)| {
+                let check_id = CheckId { service, address: id.address, port: id.port, index };
+                check_status(check.probe.as_str(), readings.checks.get(&check_id))
+            })
+            .collect();
+        status
+    }
+
+    /// A server that the configuration no longer has.
+    fn leaver(&self, service: &ServiceId, server: &Server, readings: &Readings) -> RealServerStatus {
+        let there = self
+            .plane
+            .servers_of(service)
+            .find(|(one, _)| (one.address, one.port) == (server.address, server.port));
+        let mut status = self.counted(server.id(*service), there, readings);
+        status.forward = forward(server.forward);
+        status
+    }
+
+    /// What is counted for a server; the rest is for the caller.
+    fn counted(&self, id: ServerId, there: Option<(Server, u32)>, readings: &Readings) -> RealServerStatus {
+        let gone = || {
+            [config::Forward::Nat, config::Forward::Dr, config::Forward::Tun]
+                .into_iter()
+                .find_map(|forward| self.plane.gone_number(&id, forward))
+        };
+        let number = there.map(|(_, number)| number).or_else(gone);
+        let load = number.map(|number| self.plane.server_load(number)).unwrap_or_default();
+        let counters = number.and_then(|number| readings.stats.get(&number)).copied().unwrap_or_default();
+        let rates = number.and_then(|number| self.rates.get(&number));
+        RealServerStatus {
+            address: SocketAddr::new(id.address, id.port),
+            forward: Forward::Nat,
+            weight: there.map_or(0, |(server, _)| server.weight),
+            configured_weight: None,
+            ordered: None,
+            state: RealServerState::Removed,
+            reason: None,
+            since_seconds: self.since.get(&id).unwrap_or(&self.started).elapsed().as_secs(),
+            checks: Vec::new(),
+            overloaded: load.overloaded != 0,
+            next_hop: None,
             active: load.active.into(),
             inactive: load.inactive.into(),
-            stats: stats(&self.plane.server_stats(number)?),
-            rates: self.rates.get(&number).map(crate::rates::Estimator::rates).unwrap_or_default(),
-        })
+            stats: stats(&counters),
+            rates: rates.map(crate::rates::Estimator::rates).unwrap_or_default(),
+        }
+    }
+}
+
+fn sum_up(mut status: VirtualServerStatus) -> VirtualServerStatus {
+    for server in &status.real_servers {
+        status.active += server.active;
+        status.inactive += server.inactive;
+        add_stats(&mut status.stats, &server.stats);
+        add_rates(&mut status.rates, &server.rates);
+    }
+    status
+}
+
+fn check_status(kind: &str, state: Option<&health::State>) -> CheckStatus {
+    CheckStatus {
+        kind: kind.to_owned(),
+        up: state.and_then(|state| state.is_up),
+        detail: state.and_then(|state| state.detail.clone()),
+        since_seconds: state.map_or(0, |state| state.since.elapsed().as_secs()),
+        passed: state.map_or(0, |state| state.passed),
+        failed: state.map_or(0, |state| state.failed),
+        seconds_last: state.map_or(0.0, |state| state.last.as_secs_f64()),
+        seconds_sum: state.map_or(0.0, |state| state.sum.as_secs_f64()),
+        weight: state.and_then(|state| state.weight),
+    }
+}
+
+fn protocol(protocol: config::Protocol) -> Protocol {
+    match protocol {
+        config::Protocol::Tcp => Protocol::Tcp,
+        config::Protocol::Udp => Protocol::Udp,
+    }
+}
+
+fn forward(forward: config::Forward) -> Forward {
+    match forward {
+        config::Forward::Nat => Forward::Nat,
+        config::Forward::Dr => Forward::Dr,
+        config::Forward::Tun => Forward::Tun,
     }
 }
 

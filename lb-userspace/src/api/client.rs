@@ -8,26 +8,28 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::{
-    Request, StatusCode,
+    Method, Request, StatusCode,
     body::{Body, Bytes, Incoming},
     client::conn::http1,
-    header::HOST,
+    header::{CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
 use serde::{
-    Deserializer,
-    de::{self, SeqAccess, Visitor},
+    Deserializer, Serialize,
+    de::{self, DeserializeOwned, SeqAccess, Visitor},
 };
 use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
 
-use super::types::{Connection, ErrorBody, Status};
+use super::types::{Connection, ErrorBody, Order, Ordered, Reloaded, StateEvent, Status, Stop};
 
 /// An agent that is silent for longer than this hangs; a status of ten thousand virtual servers takes far less.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// More of an error's body than this is not shown.
-const ERROR_BYTES: u64 = 64 * 1024;
+/// A reload reads a file of any size, resolves its servers' next hops and changes the data plane before it answers.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
+/// More of an error's body than this is not shown. The mistakes of a refused file come in one.
+const ERROR_BYTES: u64 = 1024 * 1024;
 const COPY_BYTES: usize = 64 * 1024;
 
 /// Talks to one agent. Has its own small runtime, so it must not be used inside another one
@@ -55,8 +57,13 @@ pub enum ClientError {
     #[error("{}: permission denied; the socket is open to root only (mode 0600), so run this as root", .0.display())]
     Permission(PathBuf),
     /// The agent accepted the connection and then said nothing.
-    #[error("no answer from {} for {} s", .0.display(), PATIENCE.as_secs())]
-    Silent(PathBuf),
+    #[error("no answer from {} for {} s", socket.display(), waited.as_secs())]
+    Silent {
+        /// The socket in use.
+        socket: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The agent answered with an error.
     #[error("{message} (HTTP status {})", status.as_u16())]
     Refused {
@@ -98,9 +105,43 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub fn status(&self) -> Result<Status, ClientError> {
-        let mut body = Vec::new();
-        self.get("/v1/status")?.read_to_end(&mut body).map_err(|error| self.transport(error))?;
-        serde_json::from_slice(&body).map_err(ClientError::Answer)
+        self.parsed(self.get("/v1/status")?)
+    }
+
+    /// `GET /v1/events`, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn events(&self) -> Result<Vec<StateEvent>, ClientError> {
+        self.parsed(self.get("/v1/events")?)
+    }
+
+    /// `POST /v1/reload`; a file with a mistake is [`ClientError::Refused`] with all its mistakes.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn reload(&self) -> Result<Reloaded, ClientError> {
+        self.parsed(self.ask(Method::POST, "/v1/reload", Bytes::new(), RELOAD_PATIENCE)?)
+    }
+
+    /// `POST /v1/servers`.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn order(&self, order: &Order) -> Result<Ordered, ClientError> {
+        self.parsed(self.post("/v1/servers", order)?)
+    }
+
+    /// `POST /v1/stop`. The agent ends after its answer, so its socket may still be there for a moment.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn stop(&self, stop: Stop) -> Result<(), ClientError> {
+        self.post("/v1/stop", &stop).map(drop)
     }
 
     /// `GET /v1/connections`: calls `each` for every connection, in the table's order, as they come; at most `limit`.
@@ -152,16 +193,38 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for the answer's head; an answer other than 200 is an error.
     fn get(&self, path: &str) -> Result<BodyReader<'_>, ClientError> {
+        self.ask(Method::GET, path, Bytes::new(), PATIENCE)
+    }
+
+    fn post(&self, path: &str, body: &impl Serialize) -> Result<BodyReader<'_>, ClientError> {
+        // serde_json fails only where a map's key is no text; no request has a map.
+        let body = serde_json::to_vec(body).map_err(ClientError::Answer)?;
+        self.ask(Method::POST, path, body.into(), PATIENCE)
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, mut answer: BodyReader<'_>) -> Result<T, ClientError> {
+        let mut body = Vec::new();
+        answer.read_to_end(&mut body).map_err(|error| self.transport(error))?;
+        serde_json::from_slice(&body).map_err(ClientError::Answer)
+    }
+
+    /// Sends a request and waits for the answer's head; an answer other than a success is an error.
+    fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<BodyReader<'_>, ClientError> {
         // The timer is made inside: outside the runtime there is none to register it with.
         let response = self
             .runtime
-            .block_on(async { timeout(PATIENCE, self.send(path)).await })
-            .map_err(|_| ClientError::Silent(self.socket.clone()))??;
+            .block_on(async { timeout(patience, self.send(method, path, body)).await })
+            .map_err(|_| ClientError::Silent { socket: self.socket.clone(), waited: patience })??;
         let status = response.status();
         let mut body = BodyReader { runtime: &self.runtime, body: response.into_body(), rest: Bytes::new() };
-        if status == StatusCode::OK {
+        if status.is_success() {
             return Ok(body);
         }
         let mut text = Vec::new();
@@ -171,21 +234,31 @@ impl Client {
         Err(ClientError::Refused { status, message })
     }
 
-    async fn send(&self, path: &str) -> Result<hyper::Response<Incoming>, ClientError> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<hyper::Response<Incoming>, ClientError> {
         let stream =
             UnixStream::connect(&self.socket).await.map_err(|error| not_connected(&self.socket, error))?;
         let http = |error: hyper::Error| self.transport(io::Error::other(error));
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
         // Runs whenever this client waits; its error also comes out of the request or the body.
         tokio::spawn(connection);
-        let request = Request::get(path).header(HOST, "xdirector").body(Empty::<Bytes>::new());
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, "xdirector")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body));
         let request = request.map_err(|error| self.transport(io::Error::other(error)))?;
         sender.send_request(request).await.map_err(http)
     }
 
     fn transport(&self, source: io::Error) -> ClientError {
         if source.kind() == io::ErrorKind::TimedOut {
-            return ClientError::Silent(self.socket.clone());
+            return ClientError::Silent { socket: self.socket.clone(), waited: PATIENCE };
         }
         ClientError::Transport { socket: self.socket.clone(), source }
     }

@@ -1,26 +1,36 @@
 //! The server's side of the socket: paths, and replies of the agent turned into JSON.
 
-use std::io;
+use std::{error::Error, io, time::Duration};
 
 use axum::{
     Json, Router,
-    body::{Body, Bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{Query, State, rejection::QueryRejection},
     http::{Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get, post},
 };
 use futures_util::stream;
-use serde::Deserialize;
+use http_body_util::LengthLimitError;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{
     net::UnixListener,
     sync::{mpsc, oneshot},
+    time::timeout,
 };
 
 use super::{
     ConnectionBatch, Request,
-    types::{Connection, ErrorBody},
+    types::{Connection, ErrorBody, Stop},
 };
+use crate::metrics;
+
+/// The interface's description for programs.
+pub(super) const OPENAPI: &str = include_str!("../../../docs/openapi.json");
+/// The largest body of a request.
+const BODY_BYTES: usize = 64 * 1024;
+/// How long a body may take.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Batches of connections that may wait for a slow client before the agent's sender does.
 const BATCHES_IN_FLIGHT: usize = 4;
@@ -34,25 +44,98 @@ pub async fn serve(listener: UnixListener, agent: mpsc::Sender<Request>) -> io::
     axum::serve(listener, router(agent)).await
 }
 
-fn router(agent: mpsc::Sender<Request>) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/connections", get(connections))
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(agent)
+type Agent = mpsc::Sender<Request>;
+
+/// A path and the methods that it takes.
+type Route = (&'static str, fn() -> MethodRouter<Agent>);
+
+/// Every path; docs/openapi.json has the same.
+pub(super) const ROUTES: &[Route] = &[
+    ("/v1/status", || get(status)),
+    ("/v1/connections", || get(connections)),
+    ("/v1/events", || get(events)),
+    ("/v1/reload", || post(reload)),
+    ("/v1/servers", || post(order)),
+    ("/v1/stop", || post(stop)),
+    ("/v1/openapi.json", || get(openapi)),
+    ("/metrics", || get(metrics::answer)),
+];
+
+fn router(agent: Agent) -> Router {
+    let routes = ROUTES.iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods()));
+    routes.fallback(unknown_path).method_not_allowed_fallback(wrong_method).with_state(agent)
 }
 
-async fn status(State(agent): State<mpsc::Sender<Request>>) -> Result<Response, Refusal> {
+/// Sends a request and waits for its answer; an agent that drops either is stopping.
+async fn ask<T>(agent: &Agent, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refusal> {
     let (reply, answer) = oneshot::channel();
-    agent.send(Request::Status(reply)).await.map_err(|_| Refusal::stopping())?;
-    let status = answer.await.map_err(|_| Refusal::stopping())?;
+    agent.send(request(reply)).await.map_err(|_| Refusal::stopping())?;
+    answer.await.map_err(|_| Refusal::stopping())
+}
+
+async fn status(State(agent): State<Agent>) -> Result<Response, Refusal> {
+    let status = ask(&agent, Request::Status).await?;
     // Ten thousand virtual servers make tens of megabytes: not on the thread that runs the agent.
     let body = tokio::task::spawn_blocking(move || serde_json::to_vec(&status))
         .await
         .map_err(|error| Refusal::internal(error.to_string()))?
         .map_err(|error| Refusal::internal(error.to_string()))?;
     Ok(json(Body::from(body)))
+}
+
+async fn events(State(agent): State<Agent>) -> Result<Response, Refusal> {
+    Ok(Json(ask(&agent, Request::Events).await?).into_response())
+}
+
+async fn reload(State(agent): State<Agent>) -> Result<Response, Refusal> {
+    let reloaded = ask(&agent, Request::Reload).await?;
+    let reloaded = reloaded.map_err(|mistakes| Refusal(StatusCode::UNPROCESSABLE_ENTITY, mistakes))?;
+    Ok(Json(reloaded).into_response())
+}
+
+async fn order(State(agent): State<Agent>, body: Body) -> Result<Response, Refusal> {
+    let expected = "an object with server, action (drain, disable, enable or weight) and perhaps virtual_server, \
+                    timeout_seconds or weight";
+    let order = parsed(&body_of(body).await?, expected)?;
+    let ordered = ask(&agent, |reply| Request::Order { order, reply }).await?;
+    let ordered = ordered.map_err(|reason| Refusal(StatusCode::NOT_FOUND, reason))?;
+    Ok(Json(ordered).into_response())
+}
+
+async fn stop(State(agent): State<Agent>, body: Body) -> Result<Response, Refusal> {
+    let body = body_of(body).await?;
+    let stop =
+        if body.is_empty() { Stop::default() } else { parsed(&body, "no body, or an object with detach")? };
+    ask(&agent, |reply| Request::Stop { stop, reply }).await?;
+    Ok((StatusCode::ACCEPTED, Json(stop)).into_response())
+}
+
+async fn openapi() -> Response {
+    json(Body::from(OPENAPI))
+}
+
+/// The whole of a request's body, bounded in size and time.
+async fn body_of(body: Body) -> Result<Bytes, Refusal> {
+    match timeout(BODY_PATIENCE, to_bytes(body, BODY_BYTES)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if error.source().is_some_and(|source| source.is::<LengthLimitError>()) => {
+            Err(Refusal(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body is larger than {} KiB", BODY_BYTES / 1024),
+            ))
+        }
+        Ok(Err(error)) => Err(Refusal(StatusCode::BAD_REQUEST, format!("cannot read the body: {error}"))),
+        Err(_) => Err(Refusal(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not come within {} s", BODY_PATIENCE.as_secs()),
+        )),
+    }
+}
+
+fn parsed<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| {
+        Refusal(StatusCode::BAD_REQUEST, format!("cannot use the body: {error}; expected {expected}"))
+    })
 }
 
 #[derive(Deserialize)]
@@ -62,7 +145,7 @@ struct ConnectionsQuery {
 }
 
 async fn connections(
-    State(agent): State<mpsc::Sender<Request>>,
+    State(agent): State<Agent>,
     query: Result<Query<ConnectionsQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let Query(ConnectionsQuery { limit }) =

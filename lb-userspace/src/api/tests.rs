@@ -1,7 +1,9 @@
 //! A real socket in a directory of its own, a real server, a real client; only the agent is a stand-in.
 
+mod openapi;
+mod requests;
+
 use std::{
-    collections::BTreeMap,
     fs,
     io::{self, Read, Write},
     net::SocketAddr,
@@ -18,57 +20,11 @@ use tokio::task::JoinHandle;
 
 use super::{
     client::ClientError,
+    samples::status,
     socket::SocketError,
-    types::{
-        ConnectionTable, DataPlaneKind, ErrorBody, Forward, InterfaceStatus, NextHop, Protocol, Rates,
-        RealServerState, RealServerStatus, Stats, Totals, VirtualServerStatus, XdpMode,
-    },
+    types::{ErrorBody, Forward, Protocol},
     *,
 };
-
-fn status() -> Status {
-    let stats = Stats { connections: 1, packets_in: 2, packets_out: 3, bytes_in: 4, bytes_out: u64::MAX };
-    let rates = Rates { connections: 0.5, packets_in: 1.5, packets_out: 2.5, bytes_in: 3.5, bytes_out: 4.5 };
-    Status {
-        instance: "default".into(),
-        router_id: "director-01".into(),
-        version: "0.1.0".into(),
-        pid: 812,
-        uptime_seconds: 61,
-        dataplane: DataPlaneKind::Xdp,
-        interfaces: vec![InterfaceStatus { name: "eth0".into(), ifindex: 2, mode: XdpMode::Native }],
-        connections: ConnectionTable { entries: 3, capacity: 1_048_576 },
-        totals: Totals { active: 1, inactive: 2, stats, rates },
-        virtual_servers: vec![VirtualServerStatus {
-            name: "web".into(),
-            address: "[2001:db8::50]:443".parse().unwrap(),
-            protocol: Protocol::Tcp,
-            scheduler: "sh".into(),
-            scheduler_flags: vec!["sh-port".into()],
-            active: 1,
-            inactive: 2,
-            stats,
-            rates,
-            real_servers: vec![RealServerStatus {
-                address: "192.168.1.101:8443".parse().unwrap(),
-                forward: Forward::Tun,
-                weight: 1,
-                state: RealServerState::NoNeighbour,
-                reason: Some("192.168.1.101 does not answer ARP on eth0".into()),
-                next_hop: Some(NextHop {
-                    interface: "eth0".into(),
-                    gateway: Some("192.168.1.1".parse().unwrap()),
-                    mac: None,
-                }),
-                active: 1,
-                inactive: 2,
-                stats,
-                rates,
-            }],
-        }],
-        verdicts: BTreeMap::from([("nat-forward".into(), 77)]),
-    }
-}
 
 fn connection(index: usize) -> Connection {
     Connection {
@@ -94,31 +50,45 @@ async fn outside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     result.await.expect("the work did not panic")
 }
 
-/// A server on a socket of its own, and an agent that answers every request for connections with `answers`.
-struct Server {
+/// A server on a socket of its own, and a stand-in for the agent. The command line's tests use it too.
+pub(crate) struct Server {
     directory: TempDir,
     _file: SocketFile,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Server {
+    /// The agent answers every request for connections with `answers`.
     fn start(answers: impl Fn() -> Vec<ConnectionBatch> + Send + 'static) -> Self {
+        Self::with_agent(move |request| {
+            let answers = if matches!(request, Request::Connections { .. }) { answers() } else { Vec::new() };
+            async move {
+                match request {
+                    Request::Status(reply) => drop(reply.send(status())),
+                    Request::Connections { reply, .. } => {
+                        for batch in answers {
+                            if reply.send(batch).await.is_err() {
+                                break;
+                            }
+                        }
+                    }
+                    other => panic!("nobody asks for {other:?} here"),
+                }
+            }
+        })
+    }
+
+    /// The agent is a function that answers one request after the other.
+    pub(crate) fn with_agent<F: Future<Output = ()> + Send>(
+        agent: impl Fn(Request) -> F + Send + 'static,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let BoundSocket { listener, file } = bind(&directory.path().join("x.sock"), "test").unwrap();
         let (sender, mut requests) = mpsc::channel(1);
         let server = tokio::spawn(async move { serve(listener, sender).await.unwrap() });
         let agent = tokio::spawn(async move {
             while let Some(request) = requests.recv().await {
-                match request {
-                    Request::Status(reply) => drop(reply.send(status())),
-                    Request::Connections { reply, .. } => {
-                        for batch in answers() {
-                            if reply.send(batch).await.is_err() {
-                                break;
-                            }
-                        }
-                    }
-                }
+                agent(request).await;
             }
         });
         Self { directory, _file: file, tasks: vec![server, agent] }
@@ -128,22 +98,33 @@ impl Server {
         self.directory.path().join("x.sock")
     }
 
-    async fn ask<T: Send + 'static>(&self, ask: impl FnOnce(Client) -> T + Send + 'static) -> T {
+    pub(crate) async fn ask<T: Send + 'static>(&self, ask: impl FnOnce(Client) -> T + Send + 'static) -> T {
         let client = Client::new(self.socket()).unwrap();
         outside(move || ask(client)).await
     }
 
-    /// Status code and body of a request written by hand.
-    async fn raw(&self, request: &'static str) -> (u16, String) {
+    /// Status code and body of a request written by hand. All answers are JSON.
+    async fn raw(&self, request: &str) -> (u16, String) {
+        let (status, head, body) = self.send(request, "").await;
+        assert!(head.contains("content-type: application/json"), "{head}");
+        (status, body)
+    }
+
+    /// Status code, head and body of the answer to a request with this body.
+    async fn send(&self, request: &str, body: &str) -> (u16, String, String) {
         let socket = self.socket();
+        let length = body.len();
+        let request = format!(
+            "{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
         outside(move || {
             let mut stream = StdStream::connect(socket).unwrap();
-            write!(stream, "{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+            // A server that has refused the head may close before it has read the rest.
+            let _ = stream.write_all(request.as_bytes());
             let mut answer = String::new();
             stream.read_to_string(&mut answer).unwrap();
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-            assert!(head.contains("content-type: application/json"), "{head}");
-            (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+            (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_owned(), body.to_owned())
         })
         .await
     }

@@ -10,6 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use super::order::{Action, Order};
+
 /// Answer of `GET /v1/status`: the whole director at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -35,6 +37,74 @@ pub struct Status {
     pub virtual_servers: Vec<VirtualServerStatus>,
     /// Packets per verdict of the data plane since it was loaded, by the verdict's name; zeros included.
     pub verdicts: BTreeMap<String, u64>,
+    /// The configuration in force.
+    pub configuration: ConfigurationStatus,
+    /// Where the data plane outlives the agent.
+    pub persistence: Persistence,
+    /// What the agent has done and how long it took.
+    pub work: Work,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationStatus {
+    /// Its file.
+    pub path: String,
+    /// When it came into force: seconds since 1970-01-01 UTC.
+    pub loaded_at: u64,
+    /// The last reload that was asked for; null before the first.
+    pub last_reload: Option<LastReload>,
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastReload {
+    /// When: seconds since 1970-01-01 UTC.
+    pub at: u64,
+    /// Whether the file was taken.
+    pub succeeded: bool,
+    /// What changed, or why nothing did.
+    pub message: String,
+}
+
+/// Where the data plane outlives the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persistence {
+    /// Directory of the pins in the BPF file system; null when nothing is pinned.
+    pub pins: Option<String>,
+    /// Why nothing is pinned; null when it is.
+    pub reason: Option<String>,
+    /// Whether this agent took over the data plane that an earlier one had left.
+    pub adopted: bool,
+}
+
+/// What the agent has done since it started. Times are in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// Reloads that changed the configuration, or could have.
+    pub reloads_succeeded: u64,
+    /// Reloads that were refused.
+    pub reloads_failed: u64,
+    /// Times the data plane was compared with what it should be.
+    pub reconciles: u64,
+    /// Time they took in all.
+    pub reconcile_seconds_sum: f64,
+    /// Time the last one took.
+    pub reconcile_seconds_last: f64,
+    /// Steps that changed the data plane.
+    pub operations: u64,
+    /// Steps that the kernel refused.
+    pub operations_failed: u64,
+    /// Steps that put right what somebody else had changed.
+    pub repairs: u64,
+    /// Scripts that were run on changes.
+    pub notifications: u64,
+    /// Scripts that failed or were ended.
+    pub notifications_failed: u64,
+    /// Mails that were sent.
+    pub mails_sent: u64,
+    /// Mails that were given up.
+    pub mails_failed: u64,
 }
 
 /// The kinds of data plane.
@@ -109,8 +179,36 @@ pub struct VirtualServerStatus {
     pub stats: Stats,
     /// The same, per second.
     pub rates: Rates,
-    /// In the configuration's order.
+    /// Whether enough of it is alive.
+    pub quorum: QuorumStatus,
+    /// Who answers while it is not; null without one.
+    pub sorry_server: Option<SorryServerStatus>,
+    /// In the configuration's order; then those that have been taken out of it and still have connections.
     pub real_servers: Vec<RealServerStatus>,
+}
+
+/// Whether enough real servers are alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuorumStatus {
+    /// Whether the virtual server counts as up.
+    pub up: bool,
+    /// Weight of the living real servers.
+    pub alive_weight: u64,
+    /// Configured quorum.
+    pub quorum: u32,
+    /// Configured hysteresis.
+    pub hysteresis: u32,
+}
+
+/// The sorry server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SorryServerStatus {
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// How packets get there.
+    pub forward: Forward,
+    /// Whether it answers now.
+    pub active: bool,
 }
 
 /// One real server of one virtual server.
@@ -120,10 +218,21 @@ pub struct RealServerStatus {
     pub address: SocketAddr,
     /// How packets get there.
     pub forward: Forward,
-    /// Share of new connections; 0 = no new ones, the old ones go on.
+    /// Share of new connections now; 0 = no new ones, the old ones go on.
     pub weight: u32,
-    /// Whether it can be reached.
+    /// The same in the configuration; null for a server that has been taken out of it.
+    pub configured_weight: Option<u32>,
+    /// What an operator has ordered; null for nothing.
+    #[serde(rename = "override")]
+    pub ordered: Option<Override>,
+    /// Whether it serves, and if not, how that came.
     pub state: RealServerState,
+    /// Seconds since the state last changed.
+    pub since_seconds: u64,
+    /// Its health checks, in the configuration's order.
+    pub checks: Vec<CheckStatus>,
+    /// Whether it has more connections than its thresholds allow.
+    pub overloaded: bool,
     /// Why the state is not `up`, for a person; null when it is.
     pub reason: Option<String>,
     /// Where its packets leave; null when there is no route.
@@ -138,12 +247,68 @@ pub struct RealServerStatus {
     pub rates: Rates,
 }
 
-/// Whether packets can be sent to a real server.
+/// What an operator has ordered for a real server; holds over reloads and restarts until it is lifted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "action")]
+pub enum Override {
+    /// No new connections; the old ones go on.
+    Drain {
+        /// When it is taken out with the connections it still has: seconds since 1970-01-01 UTC; null: never.
+        until: Option<u64>,
+    },
+    /// Taken out, as if a check had failed.
+    Disable,
+    /// Another weight than the configuration's.
+    Weight {
+        /// 0 to 65,535.
+        weight: u32,
+    },
+}
+
+/// One health check of a real server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// The type in the configuration, as `http`.
+    pub kind: String,
+    /// What it says of the server; null before its first result.
+    pub up: Option<bool>,
+    /// The last result in words, as `HTTP 503 for /health`; null before the first.
+    pub detail: Option<String>,
+    /// Seconds since [`Self::up`] last changed.
+    pub since_seconds: u64,
+    /// Checks that passed.
+    pub passed: u64,
+    /// Checks that failed.
+    pub failed: u64,
+    /// Time the last attempt took, in seconds.
+    pub seconds_last: f64,
+    /// Time all attempts took, in seconds.
+    pub seconds_sum: f64,
+    /// The weight that it sets; null when it sets none.
+    pub weight: Option<u32>,
+}
+
+/// Whether a real server serves. The first that holds is shown, in this order: removed, disabled, drained, draining, down,
+/// checking, no-route, no-neighbour, resolving, inhibited, up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RealServerState {
-    /// Its next hop is known.
+    /// Its checks pass and its next hop is known.
     Up,
+    /// A check fails.
+    Down,
+    /// A check fails, and its weight is 0 for that.
+    Inhibited,
+    /// No check has had a result yet, and until then it counts as down (`alpha`).
+    Checking,
+    /// An operator drains it; it still has connections.
+    Draining,
+    /// An operator drains it; it has no connections any more.
+    Drained,
+    /// An operator has taken it out.
+    Disabled,
+    /// The configuration no longer has it; it still has connections.
+    Removed,
     /// The kernel has no usable route to it.
     NoRoute,
     /// There is a route; the next hop's MAC address has been asked for.
@@ -235,6 +400,61 @@ pub struct Connection {
     pub forward: Forward,
 }
 
+/// Answer of `POST /v1/servers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    /// The real servers that it concerns, each with its virtual server.
+    pub servers: Vec<OrderedServer>,
+    /// Why the order will not survive a restart of the agent; null when it will.
+    pub not_kept: Option<String>,
+}
+
+/// One real server that an order concerns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderedServer {
+    /// Name of the virtual server.
+    pub virtual_server: String,
+    /// The real server.
+    pub address: SocketAddr,
+    /// Connections that it has, active and inactive.
+    pub connections: u64,
+}
+
+/// Answer of `POST /v1/reload` when the file was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Virtual servers that came, changed and went.
+    pub added: usize,
+    /// See [`Self::added`].
+    pub changed: usize,
+    /// See [`Self::added`].
+    pub removed: usize,
+    /// Warnings about the file, as `xdirector check` prints them.
+    pub warnings: Vec<String>,
+    /// Settings whose change needs a restart of the agent, in words.
+    pub needs_restart: Vec<String>,
+}
+
+/// Body of `POST /v1/stop`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// Also remove the data plane: packets are no longer forwarded.
+    #[serde(default)]
+    pub detach: bool,
+}
+
+/// One element of the answer of `GET /v1/events`: a change of state, oldest first; the last thousand are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateEvent {
+    /// When: seconds since 1970-01-01 UTC.
+    pub at: u64,
+    /// What it is about, as `web/192.168.1.101:80`.
+    pub subject: String,
+    /// What happened and why, as one line.
+    pub text: String,
+}
+
 /// Body of every answer that is not 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
@@ -263,6 +483,13 @@ impl fmt::Display for RealServerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Up => "up",
+            Self::Down => "down",
+            Self::Inhibited => "inhibited",
+            Self::Checking => "checking",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+            Self::Disabled => "disabled",
+            Self::Removed => "removed",
             Self::NoRoute => "no-route",
             Self::Resolving => "resolving",
             Self::NoNeighbour => "no-neighbour",

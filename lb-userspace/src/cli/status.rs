@@ -1,18 +1,21 @@
-//! `xdirector status`: who is behind which address and how they are. The layout follows `ipvsadm -L`, so that a
-//! reader of that one finds everything where it was.
+//! `xdirector status`: who is behind which address and how they are.
+
+pub mod table;
+mod watch;
+pub mod words;
 
 use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
+use anyhow::bail;
 use clap::Args;
 
+pub use self::table::render;
 use super::{SocketArgs, closed_is_done};
-use crate::api::{
-    Client, Status,
-    types::{Protocol, Rates, RealServerStatus, Stats, VirtualServerStatus},
-};
+use crate::api::{Client, Status};
 
 /// Arguments of `xdirector status`.
 #[derive(Debug, Args)]
@@ -26,31 +29,72 @@ pub struct StatusArgs {
     /// Show rates: connections, packets and bytes (not bits) per second
     #[arg(long)]
     pub rates: bool,
+    /// Show the health checks of every real server and their last results
+    #[arg(long, conflicts_with_all = ["stats", "rates"])]
+    pub checks: bool,
     /// Show too how many packets met which verdict of the data plane
     #[arg(long)]
     pub verdicts: bool,
+    /// Show only virtual servers with this name
+    #[arg(long, value_name = "NAME")]
+    pub virtual_server: Option<String>,
+    /// Show only real servers with this address: ADDRESS or ADDRESS:PORT
+    #[arg(long, value_name = "ADDRESS", value_parser = server_address)]
+    pub server: Option<ServerAddress>,
+    /// Show it again every so many seconds until Ctrl-C [default: 2]
+    #[arg(
+        long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
+    pub watch: Option<u64>,
     /// Print the whole answer of GET /v1/status as JSON
-    #[arg(long, conflicts_with_all = ["stats", "rates", "verdicts"])]
+    #[arg(
+        long,
+        conflicts_with_all = ["stats", "rates", "checks", "verdicts", "virtual_server", "server", "watch"]
+    )]
     pub json: bool,
 }
 
-/// Asks the agent and prints its answer.
+/// A real server's address, with or without its port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerAddress {
+    address: IpAddr,
+    port: Option<u16>,
+}
+
+impl ServerAddress {
+    fn is(self, server: SocketAddr) -> bool {
+        server.ip() == self.address && self.port.is_none_or(|port| server.port() == port)
+    }
+}
+
+fn server_address(text: &str) -> Result<ServerAddress, String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(ServerAddress { address: address.ip(), port: Some(address.port()) });
+    }
+    match text.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(address) => Ok(ServerAddress { address, port: None }),
+        Err(_) => {
+            Err("neither ADDRESS nor ADDRESS:PORT; as 192.0.2.1, 192.0.2.1:80 or [2001:db8::1]:80".into())
+        }
+    }
+}
+
+/// Asks the agent and prints its answer, once or again and again.
 ///
 /// # Errors
 ///
-/// No agent, no answer, or standard output cannot be written.
+/// No agent, no answer, nobody of the name or address that was asked for, or standard output cannot be written. With
+/// `--watch` only what happens before the first answer: later the agent may be restarting.
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
+    if let Some(seconds) = args.watch {
+        let every = Duration::from_secs(seconds);
+        return watch::run(&args.socket.path(), every, io::stdout().is_terminal(), |status| {
+            text(args, status)
+        });
+    }
     let status = Client::new(args.socket.path())?.status()?;
-    let text = if args.json {
-        serde_json::to_string_pretty(&status)? + "\n"
-    } else {
-        let view = match (args.stats, args.rates) {
-            (true, _) => View::Stats,
-            (_, true) => View::Rates,
-            _ => View::Servers,
-        };
-        render(&status, view, args.verdicts)
-    };
+    let text = if args.json { serde_json::to_string_pretty(&status)? + "\n" } else { text(args, status)? };
     Ok(closed_is_done(io::stdout().lock().write_all(text.as_bytes()))?)
 }
 
@@ -59,252 +103,48 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
 pub enum View {
     /// Forwarding, weights, states and connections.
     Servers,
+    /// Health checks.
+    Checks,
     /// Counters.
     Stats,
     /// The same per second.
     Rates,
 }
 
-const COLUMNS: usize = 80;
-
-/// The status as text, at most 80 columns wide unless a name or address alone is wider.
-pub fn render(status: &Status, view: View, verdicts: bool) -> String {
-    let mut text = String::new();
-    head(&mut text, status);
-    text.push('\n');
-    if status.virtual_servers.is_empty() {
-        text.push_str("There is no virtual server.\n");
-    } else {
-        match view {
-            View::Servers => servers(&mut text, &status.virtual_servers),
-            View::Stats => figures(
-                &mut text,
-                &status.virtual_servers,
-                ["Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"],
-                |stats, _| {
-                    [stats.connections, stats.packets_in, stats.packets_out, stats.bytes_in, stats.bytes_out]
-                        .map(|value| count(value, FIGURE))
-                },
-            ),
-            View::Rates => figures(
-                &mut text,
-                &status.virtual_servers,
-                ["CPS", "InPPS", "OutPPS", "InBPS", "OutBPS"],
-                |_, rates| {
-                    [rates.connections, rates.packets_in, rates.packets_out, rates.bytes_in, rates.bytes_out]
-                        .map(|value| rate(value, FIGURE))
-                },
-            ),
-        }
-    }
-    if verdicts {
-        verdict_list(&mut text, status);
-    }
-    text
-}
-
-fn head(text: &mut String, status: &Status) {
-    let Status { instance, router_id, version, pid, dataplane, connections, totals, .. } = status;
-    let mut line = |label: &str, words: &str| paragraph(text, &format!("{label:<13}"), words);
-    line("xdirector", &format!("{version}, instance {instance}, router {router_id}, pid {pid}"));
-    line("Up", &duration(status.uptime_seconds));
-    let interfaces: Vec<_> = status
-        .interfaces
-        .iter()
-        .map(|interface| format!("{} ({})", interface.name, interface.mode))
-        .collect();
-    line("Data plane", &format!("{dataplane} on {}", interfaces.join(", ")));
-    let share = if connections.capacity == 0 {
-        0.0
-    } else {
-        100.0 * connections.entries as f64 / connections.capacity as f64
+fn text(args: &StatusArgs, mut status: Status) -> anyhow::Result<String> {
+    filter(&mut status, args.virtual_server.as_deref(), args.server)?;
+    let view = match (args.stats, args.rates, args.checks) {
+        (true, ..) => View::Stats,
+        (_, true, _) => View::Rates,
+        (.., true) => View::Checks,
+        _ => View::Servers,
     };
-    line(
-        "Connections",
-        &format!(
-            "{} of {} ({share:.1}%), {} active, {} inactive",
-            connections.entries, connections.capacity, totals.active, totals.inactive
-        ),
-    );
-    let [new, packets_in, packets_out, bytes_in, bytes_out] = [
-        totals.rates.connections,
-        totals.rates.packets_in,
-        totals.rates.packets_out,
-        totals.rates.bytes_in,
-        totals.rates.bytes_out,
-    ]
-    .map(|value| rate(value, 6));
-    line(
-        "Per second",
-        &format!(
-            "{new} new, in {packets_in} pkts {bytes_in} bytes, out {packets_out} pkts {bytes_out} bytes"
-        ),
-    );
+    Ok(render(&status, view, args.verdicts))
 }
 
-/// Columns of the servers' table, as wide as their widest usual content.
-const FORWARD: usize = 7;
-const WEIGHT: usize = 6;
-const STATE: usize = 5;
-const CONNECTIONS: usize = 8;
-const CPS: usize = 6;
-/// `  -> ` and `TCP  `.
-const MARK: usize = 5;
-/// `255.255.255.255:65535`.
-const ADDRESS: usize = 21;
-
-fn servers(text: &mut String, virtual_servers: &[VirtualServerStatus]) {
-    let real_servers = || virtual_servers.iter().flat_map(|virtual_server| &virtual_server.real_servers);
-    let state = real_servers().map(|server| server.state.to_string().len()).max().unwrap_or(0).max(STATE);
-    let numbers = 2 * (1 + CONNECTIONS) + 1 + CPS;
-    let middle = 1 + FORWARD + 1 + WEIGHT + 1 + state;
-    // IPv6 widens the addresses' column as far as the screen goes; longer addresses get a line of their own.
-    let address = real_servers()
-        .map(|server| server.address.to_string().len())
-        .max()
-        .unwrap_or(0)
-        .clamp(ADDRESS, COLUMNS - MARK - middle - numbers);
-    let left = MARK + address;
-
-    let numbers = |active: &str, inactive: &str, cps: &str| {
-        format!(" {active:>CONNECTIONS$} {inactive:>CONNECTIONS$} {cps:>CPS$}")
-    };
-    text.push_str("Prot Address:Port Scheduler (flags) Name\n");
-    let heads = format!(" {:<FORWARD$} {:>WEIGHT$} {:<state$}", "Forward", "Weight", "State");
-    row(text, "  -> Address:Port", left, &(heads + &numbers("Active", "Inactive", "CPS")));
-    for virtual_server in virtual_servers {
-        let VirtualServerStatus { address, scheduler, scheduler_flags, name, .. } = virtual_server;
-        let mut title = format!("{} {address} {scheduler} ", protocol(virtual_server.protocol));
-        if !scheduler_flags.is_empty() {
-            let _ = write!(title, "({}) ", scheduler_flags.join(","));
-        }
-        title.push_str(name);
-        let sums = numbers(
-            &count(virtual_server.active, CONNECTIONS),
-            &count(virtual_server.inactive, CONNECTIONS),
-            &rate(virtual_server.rates.connections, CPS),
-        );
-        row(text, &title, left + middle, &sums);
-        for server in &virtual_server.real_servers {
-            let RealServerStatus { address, forward, weight, state: now, .. } = server;
-            let cells = format!(" {forward:<FORWARD$} {weight:>WEIGHT$} {now:<state$}")
-                + &numbers(
-                    &count(server.active, CONNECTIONS),
-                    &count(server.inactive, CONNECTIONS),
-                    &rate(server.rates.connections, CPS),
-                );
-            row(text, &format!("  -> {address}"), left, &cells);
-            if let Some(reason) = &server.reason {
-                paragraph(text, &" ".repeat(MARK), reason);
-            }
+/// Leaves what was asked for. The head stays that of the whole director.
+fn filter(status: &mut Status, name: Option<&str>, server: Option<ServerAddress>) -> anyhow::Result<()> {
+    if let Some(name) = name {
+        let known: Vec<_> = status.virtual_servers.iter().map(|known| known.name.clone()).take(20).collect();
+        status.virtual_servers.retain(|virtual_server| virtual_server.name == name);
+        if status.virtual_servers.is_empty() {
+            bail!("there is no virtual server {name}; there are: {}", known.join(", "));
         }
     }
-}
-
-/// ipvsadm's widths for `--stats` and `--rate`.
-const FIGURE: usize = 8;
-const FIGURES_LEFT: usize = 33;
-
-fn figures(
-    text: &mut String,
-    virtual_servers: &[VirtualServerStatus],
-    heads: [&str; 5],
-    values: impl Fn(&Stats, &Rates) -> [String; 5],
-) {
-    let cells =
-        |values: [String; 5]| -> String { values.iter().map(|value| format!(" {value:>FIGURE$}")).collect() };
-    text.push_str("Prot Address:Port Name\n");
-    row(text, "  -> Address:Port", FIGURES_LEFT, &cells(heads.map(str::to_owned)));
-    for virtual_server in virtual_servers {
-        let title = format!(
-            "{} {} {}",
-            protocol(virtual_server.protocol),
-            virtual_server.address,
-            virtual_server.name
-        );
-        row(text, &title, FIGURES_LEFT, &cells(values(&virtual_server.stats, &virtual_server.rates)));
-        for server in &virtual_server.real_servers {
-            let cells = cells(values(&server.stats, &server.rates));
-            row(text, &format!("  -> {}", server.address), FIGURES_LEFT, &cells);
+    if let Some(server) = server {
+        for virtual_server in &mut status.virtual_servers {
+            virtual_server.real_servers.retain(|known| server.is(known.address));
+        }
+        status.virtual_servers.retain(|virtual_server| !virtual_server.real_servers.is_empty());
+        if status.virtual_servers.is_empty() {
+            let port = server.port.map_or(String::new(), |port| format!(" with port {port}"));
+            bail!(
+                "no virtual server has a real server {}{port}; xdirector status lists them",
+                server.address
+            );
         }
     }
-}
-
-fn verdict_list(text: &mut String, status: &Status) {
-    text.push_str("\nVerdict                                          Packets\n");
-    let mut none = true;
-    for (name, packets) in status.verdicts.iter().filter(|(_, packets)| **packets != 0) {
-        let _ = writeln!(text, "{name:<35} {packets:>20}");
-        none = false;
-    }
-    if none {
-        text.push_str("none yet\n");
-    }
-}
-
-/// One line; `left` gets a line of its own when it would push the cells out of their columns.
-fn row(text: &mut String, left: &str, width: usize, cells: &str) {
-    if left.chars().count() > width {
-        let _ = writeln!(text, "{left}");
-        let _ = writeln!(text, "{:width$}{cells}", "");
-    } else {
-        let _ = writeln!(text, "{left:<width$}{cells}");
-    }
-}
-
-/// Words after a label, wrapped under themselves.
-fn paragraph(text: &mut String, label: &str, words: &str) {
-    let indent = label.chars().count();
-    let mut column = indent;
-    text.push_str(label);
-    for (index, word) in words.split_whitespace().enumerate() {
-        let width = word.chars().count();
-        if index > 0 && column + 1 + width > COLUMNS {
-            let _ = write!(text, "\n{:indent$}", "");
-            column = indent;
-        } else if index > 0 {
-            text.push(' ');
-            column += 1;
-        }
-        text.push_str(word);
-        column += width;
-    }
-    text.push('\n');
-}
-
-/// ipvsadm's `%-4s`.
-fn protocol(protocol: Protocol) -> String {
-    format!("{protocol:<4}")
-}
-
-/// A number in at most `width` columns: in full, else in thousands, millions and so on.
-fn count(value: u64, width: usize) -> String {
-    let mut text = value.to_string();
-    let mut rest = value;
-    for unit in ["K", "M", "G", "T", "P", "E"] {
-        if text.len() <= width {
-            break;
-        }
-        rest /= 1000;
-        text = format!("{rest}{unit}");
-    }
-    text
-}
-
-/// As [`count`]; small rates keep one decimal, because the difference of 0 and 0.5 matters.
-fn rate(value: f64, width: usize) -> String {
-    match format!("{value:.1}") {
-        tiny if tiny == "0.0" => "0".into(),
-        small if value < 100.0 => small,
-        _ => count(value.round() as u64, width),
-    }
-}
-
-/// `3d 04:05:06`.
-fn duration(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    let clock = format!("{hours:02}:{minutes:02}:{:02}", seconds % 60);
-    if days == 0 { clock } else { format!("{days}d {clock}") }
+    Ok(())
 }
 
 #[cfg(test)]

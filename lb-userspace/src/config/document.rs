@@ -10,11 +10,11 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{
-    Config,
-    diagnostic::{ConfigErrors, Diagnostic, Problem, Severity},
-    values,
-};
+use super::{diagnostic::Problem, secret, values};
+
+mod report;
+
+pub(super) use report::{Report, excerpt};
 
 /// One table of the file.
 pub(super) struct Table<'d> {
@@ -23,6 +23,16 @@ pub(super) struct Table<'d> {
     at: Range<usize>,
     entries: &'d DeTable<'d>,
     known: Vec<&'static str>,
+    /// Keys about which everything has been said.
+    refused: Vec<&'static str>,
+}
+
+/// A key that may be written in two ways.
+pub(super) enum Either<'d, T> {
+    /// As a single value.
+    Value(T),
+    /// As a table.
+    Table(Table<'d>),
 }
 
 /// What a key holds.
@@ -53,20 +63,14 @@ pub(super) struct Place {
     pub(super) value: Option<String>,
 }
 
-/// Collects what is wrong with one text.
-pub(super) struct Report<'t> {
-    file: &'t str,
-    text: &'t str,
-    /// The offset of each line's first byte.
-    lines: Vec<usize>,
-    damaged: bool,
-    diagnostics: Vec<Diagnostic>,
-}
-
 impl<'d> Table<'d> {
     /// The whole file.
     pub(super) fn root(entries: &'d DeTable<'d>) -> Self {
-        Self { path: None, at: 0..0, entries, known: Vec::new() }
+        Self { path: None, at: 0..0, entries, known: Vec::new(), refused: Vec::new() }
+    }
+
+    fn new(path: String, at: Range<usize>, entries: &'d DeTable<'d>) -> Self {
+        Self { path: Some(path), at, entries, known: Vec::new(), refused: Vec::new() }
     }
 
     /// The value of `key` as `convert` understands it.
@@ -103,7 +107,7 @@ impl<'d> Table<'d> {
             };
             let mut fields = Vec::with_capacity(elements.len());
             for (index, element) in elements.iter().enumerate() {
-                let place = report.place(format!("{}[{index}]", place.path), element);
+                let place = report.place(format!("{}[{index}]", place.path), key == secret::KEY, element);
                 match convert(element.get_ref()) {
                     Ok(value) => fields.push(Field { value, place }),
                     Err(problem) => report.error(&place, problem),
@@ -121,8 +125,7 @@ impl<'d> Table<'d> {
     pub(super) fn table(&mut self, key: &'static str, report: &mut Report<'_>) -> Read<Table<'d>> {
         self.entry(key, report).and_then(|Field { value, place }| match value.get_ref() {
             DeValue::Table(entries) => {
-                let table =
-                    Table { path: Some(place.path.clone()), at: place.at.clone(), entries, known: vec![] };
+                let table = Table::new(place.path.clone(), place.at.clone(), entries);
                 Read::Given(Field { value: table, place })
             }
             other => {
@@ -130,6 +133,66 @@ impl<'d> Table<'d> {
                 Read::Wrong
             }
         })
+    }
+
+    /// The value of `key` as `convert` understands it, or the table that it is.
+    pub(super) fn value_or_table<T>(
+        &mut self,
+        key: &'static str,
+        report: &mut Report<'_>,
+        convert: impl FnOnce(&DeValue<'_>) -> Result<T, Problem>,
+    ) -> Read<Either<'d, T>> {
+        if self.entries.get(key).is_some_and(|value| value.get_ref().is_table()) {
+            self.table(key, report).and_then(|field| {
+                Read::Given(Field { value: Either::Table(field.value), place: field.place })
+            })
+        } else {
+            self.value(key, report, |value| convert(value).map(Either::Value))
+        }
+    }
+
+    /// Every key of a table that has no fixed ones, with its value as `convert` understands it, in the order of the
+    /// file; [`Read::Wrong`] if any is wrong.
+    pub(super) fn free<T>(
+        self,
+        report: &mut Report<'_>,
+        mut convert: impl FnMut(&str, &DeValue<'_>) -> Result<T, Problem>,
+    ) -> Read<Vec<(String, T)>> {
+        let mut entries: Vec<_> = self.entries.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let mut read = Vec::with_capacity(entries.len());
+        for (key, value) in &entries {
+            let name: &str = key.get_ref();
+            let mut place = report.place(self.path_of(name), secret::is_secret(name), value);
+            place.at = key.span();
+            match convert(name, value.get_ref()) {
+                Ok(value) => read.push((name.to_owned(), value)),
+                Err(problem) => report.error(&place, problem),
+            }
+        }
+        if read.len() == entries.len() {
+            Read::Given(Field { value: read, place: self.place() })
+        } else {
+            Read::Wrong
+        }
+    }
+
+    /// Reports that `key` is out of place here, if it is there.
+    pub(super) fn refuse(
+        &mut self,
+        key: &'static str,
+        problem: impl FnOnce() -> Problem,
+        report: &mut Report<'_>,
+    ) {
+        if let Some((name, value)) = self.entries.get_key_value(key)
+            && !self.known.contains(&key)
+        {
+            self.refused.push(key);
+            let mut place = report.place(self.path_of(key), key == secret::KEY, value);
+            place.at = name.span();
+            let problem = problem().suggest(values::nearest(key, &self.known));
+            report.error(&place, problem);
+        }
     }
 
     /// The tables of the array of tables `key`; `header` is how its header is written, for the message.
@@ -154,10 +217,10 @@ impl<'d> Table<'d> {
             let path = format!("{}[{index}]", field.place.path);
             match element.get_ref() {
                 DeValue::Table(entries) => {
-                    tables.push(Table { path: Some(path), at: element.span(), entries, known: vec![] });
+                    tables.push(Table::new(path, element.span(), entries));
                 }
                 other => {
-                    let place = report.place(path, element);
+                    let place = report.place(path, key == secret::KEY, element);
                     report.error(&place, values::wrong_type(other, &expected));
                 }
             }
@@ -187,10 +250,10 @@ impl<'d> Table<'d> {
     pub(super) fn finish(self, report: &mut Report<'_>) {
         for (key, value) in self.entries {
             let name: &str = key.get_ref();
-            if self.known.contains(&name) {
+            if self.known.contains(&name) || self.refused.contains(&name) {
                 continue;
             }
-            let mut place = report.place(self.path_of(name), value);
+            let mut place = report.place(self.path_of(name), secret::is_secret(name), value);
             place.at = key.span();
             let problem = Problem::new("unknown key")
                 .expected(values::one_of(&self.known))
@@ -203,11 +266,11 @@ impl<'d> Table<'d> {
         self.known.push(key);
         match self.entries.get(key) {
             Some(value) => {
-                let place = report.place(self.path_of(key), value);
+                let place = report.place(self.path_of(key), key == secret::KEY, value);
                 Read::Given(Field { value, place })
             }
             // The line that cannot be read may well be this key's.
-            None if report.damaged => Read::Wrong,
+            None if report.is_damaged() => Read::Wrong,
             None => Read::Absent,
         }
     }
@@ -221,12 +284,16 @@ impl<'d> Table<'d> {
 }
 
 impl<T> Read<T> {
-    fn and_then<U>(self, next: impl FnOnce(Field<T>) -> Read<U>) -> Read<U> {
+    pub(super) fn and_then<U>(self, next: impl FnOnce(Field<T>) -> Read<U>) -> Read<U> {
         match self {
             Self::Absent => Read::Absent,
             Self::Wrong => Read::Wrong,
             Self::Given(field) => next(field),
         }
+    }
+
+    pub(super) fn is_given(&self) -> bool {
+        matches!(self, Self::Given(_))
     }
 
     /// The value, its default when absent, or `None` when wrong.
@@ -235,6 +302,27 @@ impl<T> Read<T> {
             Self::Absent => Some(default),
             Self::Wrong => None,
             Self::Given(field) => Some(field.value),
+        }
+    }
+
+    /// The value, what the level above has when absent (`None`: wrong there), or `None` when wrong.
+    pub(super) fn or_inherit(self, above: &Option<T>) -> Option<T>
+    where
+        T: Clone,
+    {
+        match self {
+            Self::Absent => above.clone(),
+            Self::Wrong => None,
+            Self::Given(field) => Some(field.value),
+        }
+    }
+
+    /// The value and its place, `None` when absent; the outer `None` when wrong.
+    pub(super) fn optional(self) -> Option<Option<Field<T>>> {
+        match self {
+            Self::Absent => Some(None),
+            Self::Wrong => None,
+            Self::Given(field) => Some(Some(field)),
         }
     }
 
@@ -255,94 +343,4 @@ impl<T> Read<T> {
             Self::Given(field) => Some(field),
         }
     }
-}
-
-impl<'t> Report<'t> {
-    pub(super) fn new(file: &'t str, text: &'t str) -> Self {
-        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset + 1);
-        let lines = std::iter::once(0).chain(ends.filter(|start| *start < text.len())).collect();
-        Self { file, text, lines, damaged: false, diagnostics: Vec::new() }
-    }
-
-    pub(super) fn text(&self) -> &'t str {
-        self.text
-    }
-
-    /// From now on a missing key may be one that could not be read.
-    pub(super) fn damaged(&mut self) {
-        self.damaged = true;
-    }
-
-    pub(super) fn is_damaged(&self) -> bool {
-        self.damaged
-    }
-
-    pub(super) fn error(&mut self, place: &Place, problem: Problem) {
-        self.add(Severity::Error, place, problem);
-    }
-
-    pub(super) fn warning(&mut self, place: &Place, problem: Problem) {
-        self.add(Severity::Warning, place, problem);
-    }
-
-    /// The line, counted from 1, of a place.
-    pub(super) fn line(&self, place: &Place) -> usize {
-        self.line_at(place.at.start)
-    }
-
-    /// The line that holds `offset`, without its line feed.
-    pub(super) fn line_range(&self, offset: usize) -> Range<usize> {
-        let line = self.line_at(offset);
-        let start = self.lines[line - 1];
-        let end = self.lines.get(line).copied().unwrap_or(self.text.len());
-        let end = if self.text[..end].ends_with('\n') && end > start { end - 1 } else { end };
-        start..end
-    }
-
-    /// The configuration when there is one without an error; else everything that was said, in the file's order.
-    pub(super) fn finish(
-        mut self,
-        config: Option<Config>,
-    ) -> Result<(Config, Vec<Diagnostic>), ConfigErrors> {
-        self.diagnostics.sort_by_key(|one| one.line);
-        let errors = self.diagnostics.iter().any(|one| one.severity == Severity::Error);
-        match config {
-            Some(config) if !errors => Ok((config, self.diagnostics)),
-            _ => Err(ConfigErrors::new(self.diagnostics)),
-        }
-    }
-
-    fn line_at(&self, offset: usize) -> usize {
-        self.lines.partition_point(|start| *start <= offset).max(1)
-    }
-
-    fn place(&self, path: String, value: &Spanned<DeValue<'_>>) -> Place {
-        let shown = !value.get_ref().is_table() && !is_array_of_tables(value.get_ref());
-        let text = self.text.get(value.span()).filter(|text| shown && !text.is_empty());
-        Place { path, at: value.span(), value: text.map(excerpt) }
-    }
-
-    fn add(&mut self, severity: Severity, place: &Place, problem: Problem) {
-        let line = Some(self.line(place));
-        let one = problem.at(severity, self.file, line, place.path.clone(), place.value.clone());
-        self.diagnostics.push(one);
-    }
-}
-
-/// At most about sixty characters of a text, in one line.
-pub(super) fn excerpt(text: &str) -> String {
-    const MOST: usize = 60;
-    let line = if text.contains('\n') {
-        text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
-    } else {
-        text.to_owned()
-    };
-    match line.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}...", &line[..end]),
-        None => line,
-    }
-}
-
-fn is_array_of_tables(value: &DeValue<'_>) -> bool {
-    value.as_array().is_some_and(|all| !all.is_empty() && all.iter().all(|one| one.get_ref().is_table()))
 }

@@ -11,10 +11,14 @@ use toml::de::{DeTable, DeValue};
 use super::{
     diagnostic::Problem,
     document::{Place, Report, excerpt},
+    secret,
 };
 
 /// A file with more broken lines than this is no configuration; it also bounds the work.
 const MOST_BROKEN_LINES: usize = 100;
+
+/// So far back a line is looked for of which a broken one may be the rest.
+const MOST_LINES_OF_A_SECRET: usize = 20;
 
 /// The text, its broken lines blanked, when the rest is worth checking. `report` gets the syntax errors.
 pub(super) fn readable<'t>(report: &mut Report<'t>) -> Option<Cow<'t, str>> {
@@ -31,7 +35,11 @@ pub(super) fn readable<'t>(report: &mut Report<'t>) -> Option<Cow<'t, str>> {
             // Reported already, with the line that was to blame as far as one can tell.
             return None;
         }
-        let (key, value, problem) = explain(original_line, &complaint, local);
+        let (key, value, problem) = if is_secret(original, &range) {
+            conceal(original_line, local)
+        } else {
+            explain(original_line, &complaint, local)
+        };
         report.error(&Place { path: key, at: range.clone(), value }, problem);
         if !local {
             return None;
@@ -55,6 +63,29 @@ fn first_error(text: &str) -> Option<(usize, String)> {
 fn blank(text: &mut String, line: Range<usize>) {
     let spaces = " ".repeat(line.len());
     text.replace_range(line, &spaces);
+}
+
+/// Whether a line may hold a secret: by its own words, or as the second line of a text whose end was forgotten.
+fn is_secret(text: &str, line: &Range<usize>) -> bool {
+    let own = &text[line.clone()];
+    if own.contains('=') || own.starts_with('[') {
+        return secret::is_secret_line(own);
+    }
+    let mut before = text[..line.start].lines().rev().take(MOST_LINES_OF_A_SECRET);
+    secret::is_secret_line(own) || before.find(|line| line.contains('=')).is_some_and(secret::is_secret_line)
+}
+
+/// What is said about a line that may hold a secret: nothing of its value, and none of the parser's words for it.
+fn conceal(line: &str, local: bool) -> (String, Option<String>, Problem) {
+    let rest = if local { "" } else { " (the rest of the file was not checked)" };
+    let key = line.split_once('=').map_or("", |(key, _)| key.trim());
+    let bare = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.');
+    let problem = Problem::new(format!("not valid TOML{rest}")).expected("a text in quotes");
+    if !key.is_empty() && key.chars().all(bare) {
+        (excerpt(key), Some(secret::HIDDEN.to_owned()), problem)
+    } else {
+        ("a line with a secret".to_owned(), None, problem)
+    }
 }
 
 /// Turns the parser's complaint about a line into a key, a value and a problem.

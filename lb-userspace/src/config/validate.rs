@@ -3,23 +3,47 @@
 use toml::de::DeValue;
 
 use super::{
-    Config, Dataplane, Director, MAX_INTERFACES, MAX_REAL_SERVERS, MAX_VIRTUAL_SERVERS, Timeouts, XdpMode,
+    Config, Dataplane, Director, MAX_INTERFACES, MAX_VIRTUAL_SERVERS, Timeouts, XdpMode,
     diagnostic::Problem,
     document::{Field, Place, Read, Report, Table},
     values,
 };
 
+mod check;
+mod mail;
+mod probe;
+mod real_server;
 mod virtual_server;
 
 const DEFAULT_MAX_CONNECTIONS: u32 = 1_048_576;
+
+/// What virtual servers and checks need to know of the rest of the file; `None` where that is wrong itself.
+struct Facts {
+    /// The name of this machine.
+    router_id: Option<String>,
+    /// Whether there is `[mail]`.
+    has_mail: Option<bool>,
+}
 
 /// Reads the whole file. `None` means that `report` holds at least one error.
 pub(super) fn config(mut root: Table<'_>, report: &mut Report<'_>) -> Option<Config> {
     let director = director(&mut root, report);
     let timeouts = timeouts(&mut root, report);
-    let virtual_servers = virtual_servers(&mut root, report);
+    let metrics = mail::metrics(&mut root, report);
+    let mail = mail::mail(&mut root, report);
+    let facts = Facts {
+        router_id: director.as_ref().map(|director| director.router_id.clone()),
+        has_mail: mail.as_ref().map(Option::is_some),
+    };
+    let virtual_servers = virtual_servers(&mut root, facts, report);
     root.finish(report);
-    Some(Config { director: director?, timeouts: timeouts?, virtual_servers: virtual_servers? })
+    Some(Config {
+        director: director?,
+        timeouts: timeouts?,
+        metrics: metrics?,
+        mail: mail?,
+        virtual_servers: virtual_servers?,
+    })
 }
 
 fn director(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<Director> {
@@ -37,6 +61,7 @@ fn director(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<Director> {
     let xdp_mode = table.value("xdp_mode", report, values::xdp_mode).or(XdpMode::Auto);
     let connections = |value: &DeValue<'_>| values::integer(value, 1024..=16_777_216);
     let max_connections = table.value("max_connections", report, connections).or(DEFAULT_MAX_CONNECTIONS);
+    let script_user = table.value("script_user", report, values::user_name).optional();
     table.finish(report);
 
     Some(Director {
@@ -46,6 +71,7 @@ fn director(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<Director> {
         interfaces: interfaces?,
         xdp_mode: xdp_mode?,
         max_connections: max_connections?,
+        script_user: script_user?.map(|field| field.value),
     })
 }
 
@@ -81,7 +107,11 @@ fn timeouts(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<Timeouts> {
     Some(Timeouts { tcp: tcp?, tcp_fin: tcp_fin?, udp: udp? })
 }
 
-fn virtual_servers(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<Vec<super::VirtualServer>> {
+fn virtual_servers(
+    root: &mut Table<'_>,
+    facts: Facts,
+    report: &mut Report<'_>,
+) -> Option<Vec<super::VirtualServer>> {
     let tables = match root.tables("virtual_server", "[[virtual_server]]", report) {
         Read::Absent => Vec::new(),
         Read::Wrong => return None,
@@ -97,13 +127,9 @@ fn virtual_servers(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<Vec<
         report.error(&first_too_many.place(), problem);
     }
 
-    let mut rules = virtual_server::Rules::default();
+    let mut rules = virtual_server::Rules::new(facts);
     let servers: Vec<_> = tables.into_iter().map(|table| rules.read(table, report)).collect();
-    if let Some((place, count)) = rules.too_many_real_servers(MAX_REAL_SERVERS) {
-        let problem = Problem::new(format!("{count} real servers in all virtual servers together"))
-            .expected(format!("at most {MAX_REAL_SERVERS}"));
-        report.error(place, problem);
-    }
+    rules.finish(report);
     servers.into_iter().collect()
 }
 

@@ -1,39 +1,31 @@
 //! What a single value may be: each function turns one TOML value into its typed form or says what is wrong.
 
-use std::{
-    net::{IpAddr, Ipv6Addr},
-    ops::RangeInclusive,
-    time::Duration,
-};
+use std::ops::RangeInclusive;
 
 use toml::de::DeValue;
 
-use super::{Dataplane, Forward, Protocol, Scheduler, XdpMode, diagnostic::Problem};
+use super::{
+    Dataplane, Forward, MailTls, OnFailure, OnRemove, Protocol, Scheduler, XdpMode,
+    check::{Probe, Via},
+    diagnostic::Problem,
+};
 
-const SHORTEST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_hours(31 * 24);
+mod address;
+mod http;
+mod text;
+mod time;
+mod words;
 
-/// Words of keepalived and ipvsadm, and what they are called here.
-const OTHER_WORDS: &[(&str, &str)] = &[
-    ("lb_algo", "scheduler"),
-    ("lvs_sched", "scheduler"),
-    ("lb_kind", "forward"),
-    ("lvs_method", "forward"),
-    ("masq", "nat"),
-    ("masquerading", "nat"),
-    ("route", "dr"),
-    ("gate", "dr"),
-    ("dsr", "dr"),
-    ("direct", "dr"),
-    ("ipip", "tun"),
-    ("tunnel", "tun"),
-    ("round-robin", "rr"),
-    ("roundrobin", "rr"),
-    ("leastconn", "lc"),
-    ("maglev", "mh"),
-    ("skb", "generic"),
-    ("driver", "native"),
-];
+pub(super) use address::{check_address, listen, port, real_address, virtual_address};
+pub(super) use http::{
+    header_name, header_value, hex, host, md5, method, name_in_host, regex, request_path, status,
+};
+pub(super) use text::{
+    absolute_path, command, dns_name, helo, host_name, mail_address, mail_server, password, payload, record,
+    user, user_name,
+};
+pub(super) use time::{delay, duration, pace, patience};
+pub(super) use words::{nearest, one_of};
 
 /// A flag of `scheduler_flags`: the scheduler it belongs to and what it switches on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +113,36 @@ pub(super) fn forward(value: &DeValue<'_>) -> Result<Forward, Problem> {
     word(value, "kind of forwarding", Forward::ALL, Forward::as_str)
 }
 
+/// `on_failure`.
+pub(super) fn on_failure(value: &DeValue<'_>) -> Result<OnFailure, Problem> {
+    word(value, "choice", OnFailure::ALL, OnFailure::as_str)
+}
+
+/// `virtual_server.on_remove`.
+pub(super) fn on_remove(value: &DeValue<'_>) -> Result<OnRemove, Problem> {
+    word(value, "choice", OnRemove::ALL, OnRemove::as_str)
+}
+
+/// `mail.tls`.
+pub(super) fn mail_tls(value: &DeValue<'_>) -> Result<MailTls, Problem> {
+    word(value, "choice", MailTls::ALL, MailTls::as_str)
+}
+
+/// `health_check.type`.
+pub(super) fn check_type(value: &DeValue<'_>) -> Result<&'static str, Problem> {
+    word(value, "type of check", Probe::TYPES, |one| one)
+}
+
+/// `health_check.via`.
+pub(super) fn via(value: &DeValue<'_>) -> Result<Via, Problem> {
+    word(value, "way", Via::ALL, Via::as_str)
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Problem> {
+    value.as_bool().ok_or_else(|| wrong_type(value, "true or false, without quotes"))
+}
+
 /// An element of `virtual_server.scheduler_flags`.
 pub(super) fn flag(value: &DeValue<'_>) -> Result<Flag, Problem> {
     word(value, "flag", FLAGS, |flag| flag.word)
@@ -137,44 +159,6 @@ pub(super) fn integer(value: &DeValue<'_>, range: RangeInclusive<u32>) -> Result
     }
 }
 
-/// A time: whole seconds, or a text of numbers with units, the larger unit first: `1h30m`.
-pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, Problem> {
-    let expected = "a time from \"1s\" to \"31d\", such as \"15m\", \"90s\" or \"1h30m\", or whole seconds";
-    let wrong = |what: &str| Problem::new(what).expected(expected);
-    let time = match value {
-        DeValue::Integer(number) => {
-            let seconds = i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX);
-            let seconds = seconds.clamp(0, i128::from(u32::MAX));
-            Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX))
-        }
-        DeValue::String(text) => units(text).map_err(wrong)?,
-        other => return Err(wrong_type(other, expected)),
-    };
-    if time < SHORTEST {
-        Err(wrong("too short"))
-    } else if time > LONGEST {
-        Err(wrong("too long"))
-    } else {
-        Ok(time)
-    }
-}
-
-/// The address of a virtual server: address and port.
-pub(super) fn virtual_address(value: &DeValue<'_>) -> Result<(IpAddr, u16), Problem> {
-    let expected =
-        "ADDRESS:PORT, such as \"192.168.10.50:80\" or \"[2001:db8::50]:443\"; port 0 is every port";
-    match endpoint(value, expected)? {
-        (address, Some(port)) => Ok((address, port)),
-        (_, None) => Err(Problem::new("no port").expected(expected)),
-    }
-}
-
-/// The address of a real server: the port may be left out.
-pub(super) fn real_address(value: &DeValue<'_>) -> Result<(IpAddr, Option<u16>), Problem> {
-    let expected = "ADDRESS or ADDRESS:PORT, such as \"192.168.1.101:8080\" or \"[2001:db8::101]:8080\"";
-    endpoint(value, expected)
-}
-
 /// A value of the wrong TOML type.
 pub(super) fn wrong_type(value: &DeValue<'_>, expected: &str) -> Problem {
     let what = match value {
@@ -187,35 +171,6 @@ pub(super) fn wrong_type(value: &DeValue<'_>, expected: &str) -> Problem {
         DeValue::Table(_) => "a table",
     };
     Problem::new(format!("wrong type, {what}")).expected(expected)
-}
-
-/// `one of "a", "b"`, or just `"a"`.
-pub(super) fn one_of(words: &[&str]) -> String {
-    let quoted: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
-    if quoted.len() == 1 { quoted.concat() } else { format!("one of {}", quoted.join(", ")) }
-}
-
-/// The known word that `word` is probably meant to be.
-pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    // Longer than any known word by far: no typing mistake, and the comparison would cost.
-    if word.len() > 64 {
-        return None;
-    }
-    let word = word.to_ascii_lowercase();
-    if let Some((_, ours)) = OTHER_WORDS.iter().find(|(theirs, _)| *theirs == word)
-        && let Some(known) = known.iter().find(|known| *known == ours)
-    {
-        return Some(known);
-    }
-    let slips = |known: &&&str| strsim::damerau_levenshtein(&word, known);
-    let closest = known.iter().min_by_key(slips).copied()?;
-    if slips(&&closest) <= (closest.len() / 3).max(1) {
-        return Some(closest);
-    }
-    // Shortened words: "max_conns" for "max_connections".
-    let likeness = |known: &str| strsim::jaro_winkler(&word, known);
-    let alike = known.iter().copied().max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
-    (word.len() > 3 && likeness(alike) > 0.85).then_some(alike)
 }
 
 fn string<'v>(value: &'v DeValue<'_>, expected: &str) -> Result<&'v str, Problem> {
@@ -258,106 +213,4 @@ fn word<T: Copy>(
     found.map(|(_, one)| *one).ok_or_else(|| {
         Problem::new(format!("unknown {what}")).expected(expected).suggest(nearest(text, &words))
     })
-}
-
-fn units(text: &str) -> Result<Duration, &'static str> {
-    const UNITS: [(&str, u64); 5] =
-        [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
-    let mut left = text;
-    let mut larger = u64::MAX;
-    let mut total: u64 = 0;
-    if text.is_empty() {
-        return Err("empty");
-    }
-    while !left.is_empty() {
-        let digits = left.bytes().take_while(u8::is_ascii_digit).count();
-        if digits == 0 {
-            return Err("not a time");
-        }
-        let (number, rest) = left.split_at(digits);
-        let unit_end = rest.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(rest.len());
-        let (unit, rest) = rest.split_at(unit_end);
-        if unit.is_empty() {
-            return Err(if rest.is_empty() { "no unit" } else { "not a time" });
-        }
-        let Some((_, factor)) = UNITS.iter().find(|(word, _)| *word == unit) else {
-            return Err("unknown unit of time; the units are d, h, m, s and ms");
-        };
-        if *factor >= larger {
-            return Err("the larger unit of time comes first, each once");
-        }
-        larger = *factor;
-        let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(*factor));
-        total = millis.and_then(|millis| total.checked_add(millis)).ok_or("too long")?;
-        left = rest;
-    }
-    Ok(Duration::from_millis(total))
-}
-
-/// Splits `ADDRESS`, `ADDRESS:PORT`, `[V6]` and `[V6]:PORT`.
-fn endpoint(value: &DeValue<'_>, expected: &str) -> Result<(IpAddr, Option<u16>), Problem> {
-    let text = string(value, expected)?;
-    let wrong = |what: String| Problem::new(what).expected(expected);
-    let (address, port) = if let Some(rest) = text.strip_prefix('[') {
-        let Some((inner, rest)) = rest.split_once(']') else {
-            return Err(wrong("\"[\" without \"]\"".to_owned()));
-        };
-        let inner: Ipv6Addr =
-            inner.parse().map_err(|_| wrong("not an IPv6 address between the brackets".to_owned()))?;
-        match rest.strip_prefix(':') {
-            Some(port) => (IpAddr::V6(inner), Some(port)),
-            None if rest.is_empty() => (IpAddr::V6(inner), None),
-            None => return Err(wrong("something other than \":PORT\" after the \"]\"".to_owned())),
-        }
-    } else if let Ok(address) = text.parse::<IpAddr>() {
-        (address, None)
-    } else {
-        let (address, port) = match text.rsplit_once(':') {
-            Some((address, port)) => (address, Some(port)),
-            None => (text, None),
-        };
-        match address.parse::<IpAddr>() {
-            Ok(IpAddr::V6(_)) => return Err(wrong("an IPv6 address with a port needs brackets".to_owned())),
-            Ok(address) => (address, port),
-            Err(_) => return Err(wrong("not an IP address (names are not looked up)".to_owned())),
-        }
-    };
-    let port = match port {
-        None => None,
-        Some(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            let port = digits.parse::<u16>();
-            Some(port.map_err(|_| wrong("the port is larger than 65535".to_owned()))?)
-        }
-        Some(_) => return Err(wrong("the port is not a number".to_owned())),
-    };
-    match special(address) {
-        Some(kind) => {
-            Err(Problem::new(format!("{kind} address")).expected("the unicast address of a machine"))
-        }
-        None => Ok((address, port)),
-    }
-}
-
-/// Why packets cannot be sent to an address of this kind through a director.
-fn special(address: IpAddr) -> Option<&'static str> {
-    let kinds = match address {
-        IpAddr::V4(v4) => [
-            // RFC 1122 section 3.2.1.3: all of 0/8 means "this network", not a destination.
-            (v4.octets()[0] == 0, "an unspecified"),
-            (v4.is_loopback(), "a loopback"),
-            (v4.is_multicast(), "a multicast"),
-            (v4.is_broadcast(), "a broadcast"),
-            (false, ""),
-        ],
-        IpAddr::V6(v6) => [
-            (v6.is_unspecified(), "an unspecified"),
-            (v6.is_loopback(), "a loopback"),
-            (v6.is_multicast(), "a multicast"),
-            // Never on the wire (RFC 4291 section 2.5.5.2): it means the IPv4 address.
-            (v6.to_ipv4_mapped().is_some(), "an IPv4-mapped"),
-            // It would need an interface beside it; IPVS refuses it as well.
-            (v6.is_unicast_link_local(), "a link-local"),
-        ],
-    };
-    kinds.into_iter().find(|(is, _)| *is).map(|(_, kind)| kind)
 }

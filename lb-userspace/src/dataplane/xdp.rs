@@ -2,50 +2,65 @@
 
 mod attach;
 mod conntable;
+mod keeper;
 mod layout;
+mod left;
 mod load;
 mod local;
 mod mapped;
+pub mod pins;
 mod ranges;
+mod stats;
+mod syscall;
 mod tables;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::Arc,
+    os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use aya::{
     Ebpf,
-    maps::{Map, MapError, PerCpuArray},
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    maps::{Array, Map, MapData, PerCpuArray},
+    programs::Xdp,
 };
 use aya_log::EbpfLogger;
 use lb_common::{
-    Event, Verdict,
-    conn::{Clock, WAYS},
+    ABI_VERSION, Event, Verdict,
+    conn::{Clock, WAYS, buckets_for},
+    filter::MAP_WORDS,
     map_name,
     server::{Load, ServerStats},
-    settings::CLOCK,
+    settings::{CLOCK, Identity, Settings},
     verdict::Counters,
 };
 use tokio::io::unix::AsyncFd;
 
-pub use attach::{AttachError, Attachment};
+pub use attach::{AttachError, Attachment, Interface};
 pub use conntable::Listed;
 pub use load::{LoadError, OBJECT, PROGRAM, Sizes};
+pub use pins::{Pins, remove_pinned};
+pub use stats::StatsReader;
 
 use super::DataPlane;
 use crate::{
-    config::{Config, XdpMode},
-    desired::{Server, ServiceId, State},
+    config::{Config, Forward, XdpMode},
+    desired::{Server, ServerId, Service, ServiceId, State},
     netlink::{Link, Resolution},
     reconcile::Operation,
 };
 use conntable::ConnectionTable;
+use keeper::{Keeper, Sweeper};
+use left::Left;
 use mapped::Mapped;
-use tables::Tables;
+use tables::{Maps, Tables};
 
 /// Libraries whose own debug messages say nothing about packets.
 pub const CHATTY: [&str; 4] = ["aya_obj", "aya::", "netlink_proto", "rtnetlink"];
@@ -55,22 +70,28 @@ const CLIENT_SILENCE: u64 = 3_000_000_000;
 
 /// The XDP data plane, loaded.
 pub struct XdpPlane {
+    /// Ends before the maps go.
+    keeper: Option<Keeper>,
     /// Before the program: detaching needs its descriptor.
     attachments: Vec<Attachment>,
     ebpf: Ebpf,
     tables: Tables,
-    connections: ConnectionTable,
-    counters: PerCpuArray<aya::maps::MapData, Counters>,
+    sweeper: Arc<Mutex<Sweeper>>,
+    memory: Arc<conntable::Memory>,
+    passes: Arc<AtomicU64>,
+    counters: PerCpuArray<MapData, Counters>,
     clock: Clock,
-    /// The bucket at which the next sweep begins.
-    next_bucket: u32,
+    sizes: Sizes,
+    settings: Settings,
+    pins: Option<Pins>,
+    adopted: bool,
 }
 
 /// The program's debug events; printed to the log by [`Trace::print`].
 pub struct Trace(AsyncFd<EbpfLogger<&'static dyn log::Log>>);
 
 impl XdpPlane {
-    /// Loads the program for a configuration. Nothing is served and nothing attached yet.
+    /// Loads the program for a configuration. Nothing is served, attached or pinned yet.
     ///
     /// # Errors
     /// [`LoadError`] inside, or what a map is not.
@@ -83,70 +104,203 @@ impl XdpPlane {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_object(object: &[u8], config: &Config, desired: &State, trace: bool) -> anyhow::Result<Self> {
-        let max_connections = config.director.max_connections;
-        let sizes = Sizes { max_connections, ..tables::check_sizes(desired)? };
-        let clock = kernel_clock().context("cannot find out the kernel's tick")?;
-        let settings =
-            load::settings(clock, max_connections, &config.timeouts).context("no random numbers")?;
-        let mut ebpf = load::load(object, sizes, &settings, trace)?;
-        let connections = ConnectionTable::new(
-            map(&ebpf, map_name::TAGS, settings.buckets)?,
-            map(&ebpf, map_name::CONNECTIONS, settings.buckets * WAYS)?,
-            map(&ebpf, map_name::LOADS, sizes.servers)?,
-            settings,
-        );
-        let counters = take(&mut ebpf, map_name::COUNTERS)?;
-        let tables = Tables::new(&mut ebpf, sizes)?;
-        Ok(Self { ebpf, tables, connections, counters, clock, attachments: Vec::new(), next_bucket: 0 })
+        Self::build(object, config, desired, trace, None)
     }
 
-    /// Attaches the program to every interface, or to none.
+    /// Loads the program over what an earlier agent, or an earlier load of this one, has pinned; pins what is new. What is
+    /// served stays as it was, and packets take the old program until [`Self::attach`].
+    ///
+    /// # Errors
+    /// As [`Self::load`]; then what was there stays in force.
+    pub fn open(config: &Config, desired: &State, trace: bool, pins: Pins) -> anyhow::Result<Self> {
+        let directory = pins.directory().to_owned();
+        let built = Self::build(OBJECT, config, desired, trace, Some(pins));
+        if built.is_err()
+            && let Ok(pins) = Pins::open(&directory)
+        {
+            // Opening removed what had been begun, and began another one.
+            pins.abandon();
+        }
+        built
+    }
+
+    fn build(
+        object: &[u8],
+        config: &Config,
+        desired: &State,
+        trace: bool,
+        pins: Option<Pins>,
+    ) -> anyhow::Result<Self> {
+        let max_connections = config.director.max_connections;
+        let clock = kernel_clock().context("cannot find out the kernel's tick")?;
+        let left = pins.as_ref().map(|pins| what_is_left(pins, clock)).transpose()?.flatten();
+        let wanted = Sizes { max_connections, ..tables::sizes_for(desired)? };
+        let tables_fit = left.is_some_and(|left| left.sizes.holds(&wanted));
+        let connections_fit = left.is_some_and(|left| left.identity.buckets == buckets_for(max_connections));
+        let sizes = match left {
+            Some(left) if tables_fit => Sizes { max_connections, ..left.sizes },
+            Some(left) => wanted.at_least(&left.sizes),
+            None => wanted,
+        };
+        let hash_keys = match left {
+            Some(left) => left.identity.hash_keys,
+            None => load::new_hash_keys().context("no random numbers")?,
+        };
+        let settings = load::settings(clock, max_connections, &config.timeouts, hash_keys);
+        if let (Some(pins), Some(_)) = (&pins, left) {
+            let fits = |name: &&str| match *name {
+                name if left::TABLES.contains(&name) => tables_fit,
+                name if left::CONNECTIONS.contains(&name) => connections_fit,
+                _ => true,
+            };
+            left::keep(pins, &map_name::ALL.into_iter().filter(|name| fits(name)).collect::<Vec<_>>())?;
+        }
+        let mut ebpf = load::load(object, sizes, &settings, trace, pins.as_ref())?;
+        let mut tables = open_tables(sizes, |name| take_map(&mut ebpf, name))?;
+        if let (Some(pins), Some(left)) = (&pins, left)
+            && !tables_fit
+        {
+            tracing::info!("the maps of virtual and real servers are made larger");
+            let old = open_tables(left.sizes, |name| left::open(pins, name))?;
+            tables.import(&old).context("cannot take over what was served")?;
+        }
+        if left.is_none() {
+            tables.accept_every_mac();
+        }
+        let memory = Arc::new(conntable::Memory::new(
+            map(&ebpf, map_name::TAGS, settings.buckets)?,
+            map(&ebpf, map_name::CONNECTIONS, settings.buckets * WAYS)?,
+            Arc::clone(tables.loads()),
+            settings,
+        ));
+        if left.is_some() && !connections_fit {
+            tracing::warn!(
+                "director.max_connections has changed: the connection table is made anew and its connections are lost,                  except that sh and mh find their servers again"
+            );
+            tables.clear_loads();
+        }
+        let counters = PerCpuArray::try_from(take_map(&mut ebpf, map_name::COUNTERS)?)?;
+        let generation = left.map_or(1, |left| left.identity.generation.wrapping_add(1));
+        let mut identity: Array<_, Identity> = Array::try_from(take_map(&mut ebpf, map_name::IDENTITY)?)?;
+        identity.set(0, identity_of(&settings, generation), 0)?;
+        let clock_program: &Xdp =
+            ebpf.program(CLOCK).with_context(|| format!("no program {CLOCK}"))?.try_into()?;
+        let clock_fd = clock_program.fd()?.as_fd().try_clone_to_owned()?;
+        let table = ConnectionTable::new(Arc::clone(&memory));
+        let sweeper = Sweeper::new(table, tables.shared_servers(), clock_fd, clock.ticks(CLIENT_SILENCE));
+        let passes = sweeper.passes();
+        Ok(Self {
+            keeper: None,
+            attachments: Vec::new(),
+            ebpf,
+            tables,
+            sweeper: Arc::new(Mutex::new(sweeper)),
+            memory,
+            passes,
+            counters,
+            clock,
+            sizes,
+            settings,
+            pins,
+            adopted: left.is_some(),
+        })
+    }
+
+    /// Attaches the program to every interface, or to none; in place of an earlier agent's where that is pinned. From then on
+    /// expired connections are ended too.
     ///
     /// # Errors
     /// [`AttachError`].
     pub async fn attach(&mut self, names: &[String], mode: XdpMode) -> anyhow::Result<()> {
-        let indices = attach::check(names).await?;
-        let program = self.program()?;
-        let attachments = names
-            .iter()
-            .zip(indices)
-            .map(|(name, ifindex)| attach::attach(program, name, ifindex, mode))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.attachments = attachments;
-        if let Err(error) = local::attach(&mut self.ebpf) {
+        let interfaces = attach::check(names, self.pins.as_ref()).await?;
+        let program = program_of(&mut self.ebpf)?;
+        self.attachments = attach::attach_all(program, &interfaces, mode, self.pins.as_ref())?;
+        if let Some(pins) = &mut self.pins {
+            attach::release_others(names, pins);
+            program.pin(pins.program()).context("cannot pin the program")?;
+            pins.commit().context("cannot remove older pins")?;
+        }
+        if let Err(error) = local::attach(&mut self.ebpf, self.pins.as_ref()) {
             tracing::warn!(
                 "connections from this machine to its own virtual servers are not balanced: {error:#}"
             );
         }
+        self.keeper = Some(Keeper::start(Arc::clone(&self.sweeper)).context("no thread for the sweep")?);
         Ok(())
     }
 
-    /// Checks that every interface is there and free.
+    /// Checks that every interface is there and free, or has our own program.
     ///
     /// # Errors
     /// [`AttachError`].
-    pub async fn check_interfaces(names: &[String]) -> anyhow::Result<()> {
-        attach::check(names).await?;
+    pub async fn check_interfaces(names: &[String], pins: Option<&Pins>) -> anyhow::Result<()> {
+        attach::check(names, pins).await?;
         Ok(())
     }
 
-    /// Attaches again where an interface has been made anew under its old name, which detached the program.
+    /// Whether the maps hold a state, so that it can be applied step by step; else the program must be opened again.
+    ///
+    /// # Errors
+    /// When no maps can.
+    pub fn holds(&self, desired: &State) -> anyhow::Result<bool> {
+        Ok(self.sizes.holds(&tables::sizes_for(desired)?))
+    }
+
+    /// Whether the program was loaded with the settings that a configuration asks for; else it must be opened again.
+    pub fn has_settings_of(&self, config: &Config) -> bool {
+        let keys = self.settings.hash_keys;
+        let wanted = load::settings(self.clock, config.director.max_connections, &config.timeouts, keys);
+        wanted == self.settings
+    }
+
+    /// Where the data plane is pinned; `None` when it ends with this process.
+    pub fn pins(&self) -> Option<&Path> {
+        self.pins.as_ref().map(Pins::directory)
+    }
+
+    /// Whether an earlier agent's connections were taken over.
+    pub fn is_adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// Ends the data plane, also what is pinned: packets are no longer forwarded.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn detach(self) -> anyhow::Result<()> {
+        if let Some(pins) = &self.pins {
+            remove_pinned(pins.directory()).context("cannot remove the pins")?;
+        }
+        Ok(())
+    }
+
+    /// Ends the threads that look through the maps, before another load of the same maps takes over.
+    pub fn retire(&mut self) {
+        self.keeper = None;
+    }
+
+    /// Attaches again where somebody has detached the program, or an interface has been made anew under its old name.
     pub fn follow_interfaces(&mut self, links: &[Link], mode: XdpMode) {
-        let Some(Ok(program)) = self.ebpf.program_mut(PROGRAM).map(<&mut Xdp>::try_from) else { return };
+        let Ok(program) = program_of(&mut self.ebpf) else { return };
         for attachment in &mut self.attachments {
-            if links.iter().any(|link| link.index == attachment.ifindex) {
+            let name = attachment.name.clone();
+            let link = links.iter().find(|link| link.name == name);
+            let was_there = links.iter().any(|link| link.index == attachment.ifindex);
+            if was_there && attachment.is_there() {
                 continue;
             }
-            let name = &attachment.name;
-            let Some(link) = links.iter().find(|link| link.name == *name) else {
-                tracing::warn!(
-                    "interface {name} is gone; the program will be attached again when it is back"
-                );
+            let Some(link) = link else {
+                if attachment.ifindex != 0 {
+                    tracing::warn!(
+                        "interface {name} is gone; the program will be attached again when it is back"
+                    );
+                    attachment.ifindex = 0;
+                }
                 continue;
             };
-            match attach::attach(program, name, link.index, mode) {
+            match attach::attach(program, &name, link.index, mode, self.pins.as_ref()) {
                 Ok(again) => {
-                    tracing::info!("interface {name} was made anew: attached again ({})", again.mode);
+                    tracing::warn!("interface {name} had lost the program: attached again ({})", again.mode);
                     *attachment = again;
                 }
                 Err(error) => tracing::error!("{error}"),
@@ -164,8 +318,7 @@ impl XdpPlane {
     /// # Errors
     /// When the object has none.
     pub fn program(&mut self) -> anyhow::Result<&mut Xdp> {
-        let program = self.ebpf.program_mut(PROGRAM).with_context(|| format!("no program {PROGRAM}"))?;
-        Ok(program.try_into()?)
+        program_of(&mut self.ebpf)
     }
 
     /// All of the object, for tests and benchmarks that run its programs themselves.
@@ -190,16 +343,8 @@ impl XdpPlane {
     }
 
     /// Sets how frames reach an address.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn set_next_hop(
-        &mut self,
-        target: IpAddr,
-        resolution: &Resolution,
-        keeps_tags: bool,
-    ) -> anyhow::Result<()> {
-        self.tables.set_next_hop(target, resolution, keeps_tags)
+    pub fn set_next_hop(&mut self, target: IpAddr, resolution: &Resolution, keeps_tags: bool) {
+        self.tables.set_next_hop(target, resolution, keeps_tags);
     }
 
     /// The clock of the connection table.
@@ -207,39 +352,37 @@ impl XdpPlane {
         self.clock
     }
 
-    /// The present time by that clock: the program is asked, since jiffies are seen inside the kernel only.
-    fn now(&self) -> anyhow::Result<u32> {
-        let program: &Xdp =
-            self.ebpf.program(CLOCK).with_context(|| format!("no program {CLOCK}"))?.try_into()?;
-        // The shortest frame that the kernel takes.
-        let (frame, mut told) = ([0; 64], [0; 64]);
-        program.test_run(TestRunOptions {
-            data_in: Some(&frame),
-            data_out: Some(&mut told),
-            ..TestRunOptions::default()
-        })?;
-        Ok(u32::from_ne_bytes([told[0], told[1], told[2], told[3]]))
-    }
-
-    /// Ends connections whose time is over, in `part` of the table (1 = all of it); goes on where it stopped.
+    /// Ends connections whose time is over, in one of `parts` parts of the table; goes on where it stopped. For who has not
+    /// attached the program.
     ///
     /// # Errors
     /// When the kernel does not tell the time.
-    pub fn sweep(&mut self, part: f64) -> anyhow::Result<usize> {
-        let now = self.now()?;
-        let buckets = self.connections.buckets();
-        let count = ((f64::from(buckets) * part).ceil() as u32).clamp(1, buckets);
-        let end = (self.next_bucket + count).min(buckets);
-        let range = self.next_bucket..end;
-        self.next_bucket = if end == buckets { 0 } else { end };
-        let tables = &self.tables;
-        let silence = self.clock.ticks(CLIENT_SILENCE);
-        Ok(self.connections.sweep(range, now, silence, |number| tables.server(number)))
+    pub fn sweep(&self, parts: u32) -> anyhow::Result<usize> {
+        self.sweeper().sweep(parts)
     }
 
-    /// The real servers of a virtual server with their numbers, in the configuration's order.
+    /// Frees what servers have left that went and have no connections any more.
+    pub fn collect(&mut self) {
+        self.tables.collect(self.passes.load(SeqCst));
+    }
+
+    fn sweeper(&self) -> MutexGuard<'_, Sweeper> {
+        self.sweeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What one virtual server is.
+    pub fn service(&self, id: &ServiceId) -> Option<&Service> {
+        self.tables.service(id)
+    }
+
+    /// The real servers of a virtual server with their numbers, in their order.
     pub fn servers_of(&self, id: &ServiceId) -> impl Iterator<Item = (Server, u32)> + '_ {
         self.tables.servers_of(id)
+    }
+
+    /// The number of a server that was taken out and may still have connections.
+    pub fn gone_number(&self, id: &ServerId, forward: Forward) -> Option<u32> {
+        self.tables.gone_number(id, forward)
     }
 
     /// The numbers of all real servers.
@@ -252,12 +395,20 @@ impl XdpPlane {
     /// # Errors
     /// When the kernel refuses.
     pub fn server_stats(&self, number: u32) -> anyhow::Result<ServerStats> {
-        self.tables.stats(number)
+        Ok(stats::sum(self.tables.stats().get(&number, 0)?.iter()))
+    }
+
+    /// The counters of all real servers, for a reader in another thread.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn stats_reader(&self) -> anyhow::Result<StatsReader> {
+        self.tables.stats_reader()
     }
 
     /// Active and inactive connections of a real server.
     pub fn server_load(&self, number: u32) -> Load {
-        self.connections.loads().copy(number)
+        self.tables.loads().copy(number)
     }
 
     /// The connection table as it is, for a reader in another thread.
@@ -266,8 +417,13 @@ impl XdpPlane {
     /// When the kernel does not tell the time.
     pub fn connection_list(&self) -> anyhow::Result<ConnectionList> {
         let servers = self.tables.numbers().filter_map(|number| Some((number, self.tables.server(number)?)));
-        let (clock, now) = (self.clock, self.now()?);
-        Ok(ConnectionList { servers: servers.collect(), memory: self.connections.memory(), clock, now })
+        let now = self.sweeper().now()?;
+        Ok(ConnectionList {
+            servers: servers.collect(),
+            memory: Arc::clone(&self.memory),
+            clock: self.clock,
+            now,
+        })
     }
 
     /// Packets by verdict and events by name, since the program was loaded.
@@ -307,12 +463,20 @@ impl DataPlane for XdpPlane {
         self.tables.state()
     }
 
+    fn damaged(&mut self) -> anyhow::Result<BTreeSet<ServiceId>> {
+        let damage = self.tables.damage()?;
+        if damage.strangers > 0 {
+            tracing::warn!(
+                "removed {} virtual servers that somebody else had put into the map",
+                damage.strangers
+            );
+        }
+        Ok(damage.damaged)
+    }
+
     fn apply(&mut self, operation: &Operation) -> anyhow::Result<()> {
-        let loads = self.connections.loads();
         match operation {
-            Operation::Add(id, service) | Operation::Change(id, service) => {
-                self.tables.put(id, service, loads)
-            }
+            Operation::Add(id, service) | Operation::Change(id, service) => self.tables.put(id, service),
             Operation::Remove(id) => self.tables.remove(id),
         }
     }
@@ -339,22 +503,89 @@ fn kernel_clock() -> nix::Result<Clock> {
     Ok(Clock::new(u64::try_from(nix::sys::time::TimeValLike::num_nanoseconds(&tick)).unwrap_or(0)))
 }
 
-/// A map of the object by name and type.
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<M> {
-    let map = ebpf.take_map(name).ok_or_else(|| anyhow!("the program has no map {name}"))?;
-    M::try_from(map).with_context(|| format!("map {name}"))
+/// What an earlier agent has left that this one can go on with.
+fn what_is_left(pins: &Pins, clock: Clock) -> anyhow::Result<Option<Left>> {
+    let left = match Left::look(pins, clock) {
+        Ok(left) => left,
+        Err(error) => {
+            tracing::warn!(
+                "the data plane that an earlier agent has left is replaced, its connections are lost: {error:#}"
+            );
+            return Ok(None);
+        }
+    };
+    if left.is_none() && !pins.foreign_links().is_empty() {
+        tracing::warn!(
+            "another version of xdirector has left its data plane, whose maps this one cannot read: it is replaced,              its connections are lost"
+        );
+    }
+    let elsewhere = left.is_some_and(|left| left.identity.netns_cookie != local::netns_cookie());
+    if elsewhere && attach::any_alive(pins) {
+        bail!(
+            "{} belongs to a director in another network namespace; give this one another director.instance, or another              directory with --pins",
+            pins.directory().display()
+        );
+    }
+    Ok(left.filter(|_| !elsewhere))
 }
 
-/// The descriptor of an array map.
-fn map_fd<'a>(ebpf: &'a Ebpf, name: &str) -> anyhow::Result<std::os::fd::BorrowedFd<'a>> {
-    use std::os::fd::AsFd;
-    match ebpf.map(name) {
-        Some(Map::Array(data)) => Ok(data.fd().as_fd()),
-        _ => Err(anyhow!("the program has no array map {name}")),
+fn identity_of(settings: &Settings, generation: u32) -> Identity {
+    Identity {
+        abi: ABI_VERSION,
+        buckets: settings.buckets,
+        clock_shift: settings.clock_shift,
+        generation,
+        hash_keys: settings.hash_keys,
+        netns_cookie: settings.netns_cookie,
+    }
+}
+
+fn program_of(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
+    let program = ebpf.program_mut(PROGRAM).with_context(|| format!("no program {PROGRAM}"))?;
+    Ok(program.try_into()?)
+}
+
+/// The tables over the maps that `take` gives by name.
+fn open_tables(sizes: Sizes, mut take: impl FnMut(&str) -> anyhow::Result<Map>) -> anyhow::Result<Tables> {
+    let services = take(map_name::SERVICES)?;
+    let services_fd = map_fd(&services)?.try_clone_to_owned()?;
+    let stats = take(map_name::SERVER_STATS)?;
+    let stats_fd = map_fd(&stats)?.try_clone_to_owned()?;
+    let maps = Maps {
+        services: services.try_into()?,
+        nat_servers: take(map_name::NAT_SERVERS)?.try_into()?,
+        stats: stats.try_into()?,
+        cursors: mapped(&take(map_name::CURSORS)?, sizes.services).context("map CURSORS")?,
+        slots: mapped(&take(map_name::SLOTS)?, sizes.slots).context("map SLOTS")?,
+        servers: Arc::new(mapped(&take(map_name::SERVERS)?, sizes.servers).context("map SERVERS")?),
+        loads: Arc::new(mapped(&take(map_name::LOADS)?, sizes.servers).context("map LOADS")?),
+        filter: mapped(&take(map_name::FILTER)?, MAP_WORDS).context("map FILTER")?,
+        services_fd,
+        stats_fd,
+    };
+    Tables::open(maps, sizes)
+}
+
+/// A map of the object.
+fn take_map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name).ok_or_else(|| anyhow!("the program has no map {name}"))
+}
+
+/// The descriptor of a map.
+fn map_fd(map: &Map) -> anyhow::Result<BorrowedFd<'_>> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) => Ok(data.fd().as_fd()),
+        other => Err(anyhow!("{other:?} is not a map of ours")),
     }
 }
 
 /// An array map in memory.
+fn mapped<T: aya::Pod>(map: &Map, len: u32) -> anyhow::Result<Mapped<T>> {
+    Mapped::new(map_fd(map)?, len).context("cannot map it into memory")
+}
+
+/// An array map of the object in memory.
 fn map<T: aya::Pod>(ebpf: &Ebpf, name: &str, len: u32) -> anyhow::Result<Mapped<T>> {
-    Mapped::new(map_fd(ebpf, name)?, len).with_context(|| format!("cannot map {name} into memory"))
+    let map = ebpf.map(name).ok_or_else(|| anyhow!("the program has no map {name}"))?;
+    mapped(map, len).with_context(|| format!("map {name}"))
 }

@@ -7,6 +7,7 @@ mod local;
 mod neighbours;
 mod operation;
 mod path_mtu;
+mod restart;
 mod scenarios;
 mod support;
 mod transfer;

@@ -125,7 +125,7 @@ fn nothing_stays_attached_after_the_end() -> Result<()> {
         }
         ensure_in_turn(&scene.client().curl_each("http://192.168.10.50/", 3)?, 3)?;
         let socket = director.socket();
-        director.stop()?;
+        director.detach()?;
         for device in scene.interfaces {
             ensure!(scene.director.xdp(device)?.is_none(), "round {round}: XDP is left on {device}");
         }

@@ -1,7 +1,8 @@
 //! What a reload of the configuration or a change in the network does to connections that are there.
 
+use anyhow::ensure;
 use lab::Packet;
-use lb_common::Verdict;
+use lb_common::{Event, Verdict};
 use lb_userspace::config::Protocol::{Tcp, Udp};
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
     forwarding::verdict,
     scene::{
         CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, FAMILIES, Family, GONE, LOST, MODES, Mode, Problem,
-        SERVERS, Target, WEIGHTLESS, director_error,
+        SERVERS, SWEPT, Target, WEIGHTLESS, director_error,
     },
     setup::Setup::Forwarding,
 };
@@ -21,6 +22,7 @@ pub fn cases() -> Vec<Case> {
             cases.push(weight(mode, family));
             cases.push(gone(mode, family));
             cases.push(lost(mode, family));
+            cases.push(swept(mode, family));
         }
         cases.push(answer_of_gone(family));
     }
@@ -64,9 +66,11 @@ fn gone(mode: Mode, family: Family) -> Case {
         .before(CLIENTS, old.to(target.vip()).tcp(old.port, 80).syn(), verdict(mode))
         .happens("the server is removed", move |plane| plane.remove_server(&id, server))
         .arrives(CLIENTS, old.to(target.vip()).tcp(old.port, 80).payload(b"more"))
-        .drops(Verdict::DropServerGone)
+        .passes(Verdict::PassNoConnection)
+        .counting(&[Event::ConnectionMoved])
         .arrives(CLIENTS, refusal.clone())
         .transmits(Verdict::ReplyNoServer, refused(&new, &target, &refusal))
+        .leaves_state(&old, &target, Tcp, None)
 }
 
 fn answer_of_gone(family: Family) -> Case {
@@ -77,7 +81,36 @@ fn answer_of_gone(family: Family) -> Case {
         .before(CLIENTS, c.to(target.vip()).udp(c.port, 53), Verdict::ForwardNat)
         .happens("the server is removed", move |plane| plane.remove_server(&id, server))
         .arrives(SERVERS, target.answer(&c).udp(5353, c.port).payload(b"answer"))
-        .drops(Verdict::DropServerGone)
+        .redirects(Verdict::ReverseNat, target.answered(&c).udp(53, c.port).payload(b"answer"))
+}
+
+/// The agent ends connections whose server is gone, whether another packet comes or not.
+fn swept(mode: Mode, family: Family) -> Case {
+    let target = Target::new(mode, family, SWEPT);
+    let clients = [(); 3].map(|()| Client::new(family));
+    Case::new(
+        Forwarding,
+        format!("changes {} {}: a removed server's places are freed", mode.name(), family.name()),
+    )
+    .happens("the server is removed and the agent looks", move |plane| {
+        plane.sweep()?;
+        let free = plane.free_places()?;
+        for c in clients {
+            for packet in [c.to(target.vip()).tcp(c.port, 80).syn(), c.to(target.vip()).udp(c.port, 53)] {
+                plane.run(CLIENTS, &packet.build(), 0)?;
+            }
+        }
+        let opened = clients.len() * 2 * if mode == Mode::Nat { 2 } else { 1 };
+        let left = plane.free_places()?;
+        ensure!(left + opened == free, "{free} places were free, and then {left}");
+        for protocol in [Tcp, Udp] {
+            plane.remove_server(&target.id(protocol), target.server())?;
+        }
+        plane.sweep()?;
+        let left = plane.free_places()?;
+        ensure!(left == free, "{free} places were free, and in the end {left}");
+        Ok(())
+    })
 }
 
 fn lost(mode: Mode, family: Family) -> Case {

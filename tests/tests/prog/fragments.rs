@@ -31,14 +31,14 @@ pub fn cases() -> Vec<Case> {
 
 /// One of the two parts of an IP payload.
 #[derive(Clone, Copy, PartialEq)]
-enum Part {
+pub enum Part {
     First,
     Last,
 }
 
 /// A fragment: `ip` (frame and IP header of the whole) with a part of `payload`, which is of `protocol`. `id` is the
 /// identification.
-fn fragment(family: Family, ip: Packet, payload: &[u8], protocol: u8, id: u16, part: Part) -> Packet {
+pub fn fragment(family: Family, ip: Packet, payload: &[u8], protocol: u8, id: u16, part: Part) -> Packet {
     let more = part == Part::First;
     let offset = if more { 0 } else { CUT / 8 };
     let offset = u16::try_from(offset).expect("a small offset");
@@ -50,15 +50,15 @@ fn fragment(family: Family, ip: Packet, payload: &[u8], protocol: u8, id: u16, p
 }
 
 /// What follows the innermost IP header of a packet without extension headers and tags.
-fn payload_of(packet: &Packet, family: Family) -> Vec<u8> {
+pub fn payload_of(packet: &Packet, family: Family) -> Vec<u8> {
     packet.without_link().build()[family.header()..].to_vec()
 }
 
 const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub const UDP: u8 = 17;
 
 /// The payloads of a client's UDP datagram before and after the director.
-fn datagrams(target: &Target, c: &Client) -> (Vec<u8>, Vec<u8>) {
+pub fn datagrams(target: &Target, c: &Client) -> (Vec<u8>, Vec<u8>) {
     let data: Vec<u8> = (0..101).collect();
     let before = Packet::bare_ip(c.address, target.vip()).udp(c.port, 53).payload(&data);
     let after = match target.mode {

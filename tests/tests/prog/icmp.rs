@@ -32,13 +32,13 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// An ICMP error about a packet; `ip` is frame and IP header.
-fn error(family: Family, ip: Packet, what: Problem, quoted: &[u8]) -> Packet {
+pub fn error(family: Family, ip: Packet, what: Problem, quoted: &[u8]) -> Packet {
     let (kind, code, rest) = what.encode(family);
     ip.icmp_error(kind, code, rest, quoted)
 }
 
 /// What a router sees of the packet that a virtual server sent to a client; its last bytes are 40 of data.
-fn seen(from: IpAddr, protocol: Protocol, port: u16, c: &Client) -> Packet {
+pub fn seen(from: IpAddr, protocol: Protocol, port: u16, c: &Client) -> Packet {
     let ip = Packet::bare_ip(from, c.address).ttl(57);
     match protocol {
         Tcp => ip.tcp(port, c.port).payload(&[0x44; 40]),
@@ -47,7 +47,7 @@ fn seen(from: IpAddr, protocol: Protocol, port: u16, c: &Client) -> Packet {
 }
 
 /// A router's frame and IP header towards the virtual server.
-fn from_router(target: &Target) -> Packet {
+pub fn from_router(target: &Target) -> Packet {
     Packet::eth(CLIENT_MAC, DIRECTOR_MAC).ip(stranger(target.family), target.vip())
 }
 

@@ -11,6 +11,7 @@ mod fragments;
 mod full_table;
 mod icmp;
 mod maps;
+mod moving;
 mod odd;
 mod options;
 mod plane;
@@ -22,6 +23,7 @@ mod setup;
 mod size_and_life;
 mod table;
 mod tcp_states;
+mod thresholds;
 mod vlan;
 mod way_back;
 
@@ -35,6 +37,8 @@ fn main() {
         Trial::test("every verdict has a case", || Ok(table::every_verdict_has_a_case()?)),
         Trial::test("every case has its own name", || Ok(table::names_are_unique()?)),
         privileged("the program has exactly the maps that both sides name", &missing, maps::are_known),
+        privileged("maps that the agent has in memory can be mapped", &missing, maps::can_be_mapped),
+        privileged("the program loads with debug events", &missing, maps::load_with_events),
         privileged("random packets get a consistent verdict", &missing, random::packets_get_a_verdict),
     ];
     for case in table::all() {

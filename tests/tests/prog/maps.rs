@@ -1,10 +1,14 @@
-//! The program's maps and the names by which user space knows them.
+//! The program's maps and the names by which user space knows them, and loading the program in other ways than the cases.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
-use anyhow::{Result, ensure};
-use aya::EbpfLoader;
-use lb_common::map_name;
+use anyhow::{Context as _, Result, ensure};
+use aya::{EbpfLoader, maps::Map, programs::Program};
+use lb_common::{map_name, settings::TRACE};
 use lb_userspace::dataplane::xdp::OBJECT;
 
 /// Maps that only the program itself uses.
@@ -22,5 +26,40 @@ pub fn are_known() -> Result<()> {
     let unknown: Vec<_> = there.difference(&known).collect();
     let missing: Vec<_> = known.difference(&there).collect();
     ensure!(unknown.is_empty() && missing.is_empty(), "unknown: {unknown:?}; missing: {missing:?}");
+    Ok(())
+}
+
+/// Fails unless the kernel would map the maps that the agent has in its memory.
+pub fn can_be_mapped() -> Result<()> {
+    const BPF_F_MMAPABLE: u32 = 1 << 10;
+    let ebpf = EbpfLoader::new().load(OBJECT)?;
+    for name in [
+        map_name::CURSORS,
+        map_name::SLOTS,
+        map_name::SERVERS,
+        map_name::LOADS,
+        map_name::TAGS,
+        map_name::CONNECTIONS,
+        map_name::FILTER,
+    ] {
+        let Some(Map::Array(data)) = ebpf.map(name) else { anyhow::bail!("{name} is no array map") };
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", data.fd().as_fd().as_raw_fd()))?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("map_flags:")).context("no flags")?;
+        let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16)?;
+        ensure!(flags & BPF_F_MMAPABLE != 0, "{name} has the flags {flags:#x}");
+    }
+    Ok(())
+}
+
+/// Fails unless the verifier takes the program with its debug events, which need more of the stack.
+pub fn load_with_events() -> Result<()> {
+    let mut ebpf = EbpfLoader::new().override_global(TRACE, &1u8, true).load(OBJECT)?;
+    for (_, program) in ebpf.programs_mut() {
+        match program {
+            Program::Xdp(program) => program.load()?,
+            Program::CgroupSockAddr(program) => program.load()?,
+            _ => {}
+        }
+    }
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! The loaded program: running it on one packet (BPF_PROG_TEST_RUN), and changing what it knows.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
-    maps::{Array, HashMap, Map},
+    maps::{Array, HashMap, Map, MapData},
     programs::{TestRun as _, TestRunOptions},
 };
 use lb_common::{
@@ -12,6 +15,7 @@ use lb_common::{
     conn::{Connection, State, TAG_FREE, TagBucket, is_active},
     fragment::{Fragment, FragmentKey},
     ip_proto, map_name,
+    server::Server,
 };
 use lb_userspace::{
     config::{Config, Protocol},
@@ -59,11 +63,11 @@ impl Plane {
     pub fn load(config: &Config, hops: &[(IpAddr, NextHop, bool)]) -> Result<Self> {
         let wanted = desired::desired(config);
         let mut plane = XdpPlane::load(config, &wanted, false)?;
-        for operation in reconcile(&wanted, &plane.observe()) {
+        for operation in reconcile(&wanted, &plane.observe(), &BTreeSet::new()) {
             plane.apply(&operation)?;
         }
         for (target, hop, keeps_tags) in hops {
-            plane.set_next_hop(*target, &Resolution::Resolved(hop.clone()), *keeps_tags)?;
+            plane.set_next_hop(*target, &Resolution::Resolved(hop.clone()), *keeps_tags);
         }
         plane.set_macs(&[DIRECTOR_MAC, INNER_MAC].into());
         Ok(Self { plane })
@@ -194,10 +198,55 @@ impl Plane {
         let observed = self.plane.observe();
         let mut wanted = observed.clone();
         change(&mut wanted.get_mut(id).with_context(|| format!("{id:?} is not served"))?.servers);
-        for operation in reconcile(&wanted, &observed) {
+        for operation in reconcile(&wanted, &observed, &BTreeSet::new()) {
             self.plane.apply(&operation)?;
         }
         Ok(())
+    }
+
+    /// Gives a real server other thresholds, as a reload of the configuration does.
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub fn set_thresholds(
+        &mut self,
+        service: &ServiceId,
+        server: IpAddr,
+        upper: u32,
+        lower: u32,
+    ) -> Result<()> {
+        self.number(service, server)?;
+        self.change(service, |servers| {
+            for there in servers.iter_mut().filter(|there| there.address == server) {
+                (there.upper_threshold, there.lower_threshold) = (upper, lower);
+            }
+        })
+    }
+
+    /// Sets a real server's flags ([`lb_common::server::server_flag`]) in the program's map itself: each combination,
+    /// whatever events of the agent's would lead to it.
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub fn set_flags(&mut self, service: &ServiceId, server: IpAddr, flags: u8) -> Result<()> {
+        let number = self.number(service, server)?;
+        let mut servers: Array<_, Server> = Array::try_from(self.map_by_id(map_name::SERVERS)?)?;
+        let mut entry = servers.get(&number, 0)?;
+        ensure!(entry.addr == Addr::from_ip(server), "server number {number} is {:?}", entry.addr);
+        entry.flags = flags;
+        Ok(servers.set(number, entry, 0)?)
+    }
+
+    /// A map of the program, also one that the agent's code has taken.
+    fn map_by_id(&mut self, name: &str) -> Result<Map> {
+        let ids = self.plane.program()?.info()?.map_ids()?.context("the kernel names no maps")?;
+        for id in ids {
+            let data = MapData::from_id(id)?;
+            if data.info()?.name_as_str() == Some(name) {
+                return Ok(Map::Array(data));
+            }
+        }
+        anyhow::bail!("the program has no map {name}")
     }
 
     /// The agent learns that an address's neighbour does not answer.
@@ -206,7 +255,8 @@ impl Plane {
     /// When the kernel refuses.
     pub fn lose_neighbour(&mut self, address: IpAddr) -> Result<()> {
         let reason = Reason::NeighbourFailed { address, interface: "servers".to_owned() };
-        self.plane.set_next_hop(address, &Resolution::Unresolved(reason), true)
+        self.plane.set_next_hop(address, &Resolution::Unresolved(reason), true);
+        Ok(())
     }
 
     /// Lets all places of a client's connections look as if their last packet had come `seconds` earlier.
@@ -269,7 +319,7 @@ impl Plane {
     /// # Errors
     /// When the kernel refuses.
     pub fn sweep(&mut self) -> Result<()> {
-        self.plane.sweep(1.0)?;
+        self.plane.sweep(1)?;
         Ok(())
     }
 

@@ -36,6 +36,8 @@ pub const DIRECTOR_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
 pub const INNER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
 /// The real server.
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 2];
+/// The real server to which connections move.
+pub const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 3];
 
 /// An ordinary virtual server; its NAT server has ports of its own (8080, 5353).
 pub const PLAIN: u8 = 1;
@@ -67,10 +69,16 @@ pub const WEIGHTLESS: u8 = 13;
 pub const GONE: u8 = 14;
 /// A case makes its server's neighbour unknown.
 pub const LOST: u8 = 15;
-/// Each case that counts connections has a server of its own from here on, up to [`LAST`].
+/// Each case that counts connections has a server of its own from here on, up to the next one.
 pub const COUNTED: u8 = 16;
+/// A case removes its server and lets the agent look through the table.
+pub const SWEPT: u8 = 24;
 /// The last one.
-pub const LAST: u8 = 23;
+pub const LAST: u8 = 24;
+/// In [`crate::setup::Setup::Moving`]: its server goes away, and [`ARRIVING`]'s takes over.
+pub const LEAVING: u8 = 25;
+/// No virtual server of its own.
+pub const ARRIVING: u8 = 26;
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -246,7 +254,7 @@ impl Target {
             interface: if one_arm { "clients" } else { "servers" }.to_owned(),
             vlans,
             source_mac: if one_arm { DIRECTOR_MAC } else { INNER_MAC },
-            destination_mac: SERVER_MAC,
+            destination_mac: self.server_mac(),
             mtu: if self.number == NARROW_SERVER { NARROW_MTU.into() } else { 1500 },
             source: tunnel_source(self.server_family()),
             gateway: None,
@@ -254,10 +262,14 @@ impl Target {
         (!matches!(self.number, UNRESOLVED | KERNEL)).then_some(hop)
     }
 
+    fn server_mac(&self) -> [u8; 6] {
+        if self.number == ARRIVING { OTHER_MAC } else { SERVER_MAC }
+    }
+
     /// The frame that the director sends to the server: its header, without IP.
     pub fn frame(&self) -> Packet {
         let one_arm = matches!(self.number, ONE_ARM | ON_A_STICK);
-        let frame = Packet::eth(if one_arm { DIRECTOR_MAC } else { INNER_MAC }, SERVER_MAC);
+        let frame = Packet::eth(if one_arm { DIRECTOR_MAC } else { INNER_MAC }, self.server_mac());
         match self.number {
             TAGGED => frame.vlan(10),
             TWO_TAGS => frame.service_vlan(20).vlan(10),
@@ -273,12 +285,21 @@ impl Target {
 
     /// [`Self::forwarded`] behind another frame's header.
     pub fn within(&self, frame: Packet, client: &Client) -> Packet {
+        self.forwarded_by(frame, client, self.vip())
+    }
+
+    /// [`Self::forwarded`] of a packet for another virtual server's address.
+    pub fn forwarded_for(&self, vip: IpAddr, client: &Client) -> Packet {
+        self.forwarded_by(self.frame(), client, vip)
+    }
+
+    fn forwarded_by(&self, frame: Packet, client: &Client, vip: IpAddr) -> Packet {
         let server = self.server();
         let source = tunnel_source(self.server_family());
         match self.mode {
             Mode::Nat => frame.ip(client.address, server).ttl(63),
-            Mode::Dr => frame.ip(client.address, self.vip()).ttl(63),
-            Mode::Tun | Mode::TunAcross => frame.ip(source, server).ip(client.address, self.vip()).ttl(63),
+            Mode::Dr => frame.ip(client.address, vip).ttl(63),
+            Mode::Tun | Mode::TunAcross => frame.ip(source, server).ip(client.address, vip).ttl(63),
         }
     }
 

@@ -46,7 +46,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// The clients of the observation, from 1.
-fn observed_client(family: Family, number: u16) -> Client {
+pub fn observed_client(family: Family, number: u16) -> Client {
     let [_, low] = number.to_be_bytes();
     let address: IpAddr = match family {
         V4 => {
@@ -58,27 +58,26 @@ fn observed_client(family: Family, number: u16) -> Client {
     Client { address, port: 20_000 + number }
 }
 
-fn entry(number: u8) -> (Family, String) {
+pub fn entry(number: u8) -> (Family, String) {
     let found = SCHEDULED.iter().find(|(there, ..)| *there == number);
     let (_, family, scheduler, flags, weights) = found.expect("a number of the list");
     (*family, format!("{scheduler} {flags} {weights:?} {}", family.name()).replace("  ", " "))
 }
 
 /// The frame to a real server, without IP.
-fn to(server: u8) -> Packet {
+pub fn to(server: u8) -> Packet {
     Packet::eth(INNER_MAC, scheduled_mac(server))
 }
 
 /// One datagram from each client goes where the digits say.
-fn picks(mut case: Case, number: u8, family: Family, picks: &str) -> Case {
+pub fn picks(mut case: Case, number: u8, family: Family, picks: &str) -> Case {
     let vip = scheduled_vip(family, number);
     for (client, pick) in (1..).zip(picks.bytes()) {
         let c = observed_client(family, client);
         let packet = c.to(vip).udp(c.port, 80);
         case = match pick - b'0' {
             0 => {
-                let frame = Packet::eth(DIRECTOR_MAC, CLIENT_MAC);
-                let refusal = director_error(frame, vip, c.address, Problem::PortUnreachable, &packet);
+                let refusal = refusal(vip, &c, &packet);
                 case.arrives(CLIENTS, packet).transmits(Verdict::ReplyNoServer, refusal)
             }
             server => {
@@ -88,6 +87,12 @@ fn picks(mut case: Case, number: u8, family: Family, picks: &str) -> Case {
         };
     }
     case
+}
+
+/// What the director answers when there is no server for a client's packet.
+pub fn refusal(vip: IpAddr, c: &Client, packet: &Packet) -> Packet {
+    let frame = Packet::eth(DIRECTOR_MAC, CLIENT_MAC);
+    director_error(frame, vip, c.address, Problem::PortUnreachable, packet)
 }
 
 fn sequence(number: u8, expected: &str) -> Case {

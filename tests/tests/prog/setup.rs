@@ -18,8 +18,9 @@ use lb_userspace::{
 use crate::{
     plane::Plane,
     scene::{
-        CLIENT_MAC, CLIENTS, DIRECTOR_MAC, EMPTY, FAMILIES, Family, INNER_MAC, LAST, MODES, Mode, NARROW,
-        NARROW_MTU, ON_A_STICK, PLAIN, SAME_PORT, SERVER_MAC, SERVERS, Target, V4, V6, tunnel_source,
+        ARRIVING, CLIENT_MAC, CLIENTS, DIRECTOR_MAC, EMPTY, FAMILIES, Family, INNER_MAC, LAST, LEAVING,
+        MODES, Mode, NARROW, NARROW_MTU, ON_A_STICK, PLAIN, SAME_PORT, SERVER_MAC, SERVERS, Target, V4, V6,
+        tunnel_source,
     },
 };
 
@@ -34,11 +35,14 @@ pub enum Setup {
     Small,
     /// As [`Setup::Forwarding`], apart from it, for random packets.
     Random,
+    /// For every way of forwarding the virtual server [`LEAVING`], with two real servers: its own, and of weight 0 that of
+    /// [`ARRIVING`].
+    Moving,
 }
 
 /// Who the virtual servers of [`Setup::Scheduling`] are: a number for their address, scheduler, flags, the weights of their
 /// real servers.
-pub const SCHEDULED: [(u8, Family, &str, &str, &[u32]); 17] = [
+pub const SCHEDULED: [(u8, Family, &str, &str, &[u32]); 33] = [
     (1, V4, "rr", "", &[1, 1, 1]),
     (2, V4, "rr", "", &[1, 0, 5, 1]),
     (3, V4, "wrr", "", &[3, 2, 1]),
@@ -56,13 +60,30 @@ pub const SCHEDULED: [(u8, Family, &str, &str, &[u32]); 17] = [
     (15, V6, "mh", "", &[1, 2, 3]),
     (16, V4, "wlc", "", &[1, 1]),
     (17, V4, "sh", "", &[0, 0]),
+    // From here on with thresholds.
+    (18, V4, "rr", "", &[1, 1, 1]),
+    (19, V4, "wrr", "", &[3, 2, 1]),
+    (20, V4, "lc", "", &[1, 1]),
+    (21, V4, "wlc", "", &[1, 1]),
+    (22, V4, "sh", "", &[2, 1, 5, 1]),
+    (23, V4, "sh", "sh-port sh-fallback", &[2, 1, 5, 1]),
+    (24, V4, "mh", "", &[1, 3, 2]),
+    (25, V4, "mh", "mh-fallback", &[1, 3, 2]),
+    (26, V4, "rr", "", &[1, 1]),
+    (27, V4, "rr", "", &[1]),
+    (28, V4, "rr", "", &[1]),
+    (29, V4, "wrr", "", &[1, 200]),
+    (30, V4, "mh", "mh-fallback", &[1, 1, 1]),
+    (31, V4, "sh", "sh-fallback", &[1, 1]),
+    (32, V4, "lc", "", &[1, 1]),
+    (33, V4, "rr", "", &[1]),
 ];
 
 /// The virtual server whose real servers are of every kind, in [`Setup::Scheduling`].
 pub const MIXED: u8 = 100;
 
 impl Setup {
-    const COUNT: usize = 4;
+    const COUNT: usize = 5;
 
     /// Runs `work` with the loaded program, inside the network namespace.
     ///
@@ -85,6 +106,7 @@ impl Setup {
         let targets = self.targets();
         let (text, mut hops) = match self {
             Self::Scheduling => scheduling(),
+            Self::Moving => (moving(&targets), Vec::new()),
             Self::Forwarding | Self::Random | Self::Small => {
                 (forwarding(self.max_connections(), &targets), Vec::new())
             }
@@ -105,6 +127,7 @@ impl Setup {
         let numbers = match self {
             Self::Forwarding | Self::Random => PLAIN..=LAST,
             Self::Small => PLAIN..=SAME_PORT,
+            Self::Moving => LEAVING..=ARRIVING,
             Self::Scheduling => return Vec::new(),
         };
         let of_mode =
@@ -149,6 +172,32 @@ fn forwarding(max_connections: u32, targets: &[Target]) -> String {
                 } else {
                     writeln!(text, "{}\"", SocketAddr::new(target.server(), port))
                 };
+            }
+        }
+    }
+    text
+}
+
+fn moving(targets: &[Target]) -> String {
+    let mut text = director(8192);
+    for target in targets.iter().filter(|target| target.number == LEAVING) {
+        let other = Target { number: ARRIVING, ..*target };
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let (mode, family) = (target.mode, target.family.name());
+            let name = mode.name().replace(' ', "-");
+            let address = SocketAddr::new(target.vip(), target.port(protocol));
+            let _ = write!(
+                text,
+                "[[virtual_server]]\nname = \"{name}-{family}-{protocol}\"\naddress = \"{address}\"\n\
+                 protocol = \"{protocol}\"\nscheduler = \"rr\"\nforward = \"{}\"\n",
+                mode.forward(),
+            );
+            for (server, weight) in [(target, 1), (&other, 0)] {
+                let address = SocketAddr::new(server.server(), server.server_port(protocol));
+                let _ = write!(
+                    text,
+                    "[[virtual_server.real_server]]\naddress = \"{address}\"\nweight = {weight}\n"
+                );
             }
         }
     }

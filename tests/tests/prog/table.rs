@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use lb_common::Verdict;
 
 use crate::{
-    case::Case, changes, forwarding, fragments, full_table, icmp, odd, options, schedulers, services,
-    size_and_life, tcp_states, vlan, way_back,
+    case::Case, changes, forwarding, fragments, full_table, icmp, moving, odd, options, schedulers, services,
+    size_and_life, tcp_states, thresholds, vlan, way_back,
 };
 
 /// Verdicts that no packet of BPF_PROG_TEST_RUN gets, with the reason.
@@ -29,6 +29,8 @@ pub fn all() -> Vec<Case> {
         schedulers::cases(),
         full_table::cases(),
         way_back::cases(),
+        moving::cases(),
+        thresholds::cases(),
     ]
     .into_iter()
     .flatten()

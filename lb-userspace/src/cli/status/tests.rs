@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::*;
+use super::{table::COLUMNS, *};
 use crate::api::types::{
-    ConnectionTable, DataPlaneKind, Forward, InterfaceStatus, RealServerState, Totals, XdpMode,
+    CheckStatus, ConfigurationStatus, ConnectionTable, DataPlaneKind, Forward, InterfaceStatus, LastReload,
+    Override, Persistence, Protocol, QuorumStatus, Rates, RealServerState, RealServerStatus,
+    SorryServerStatus, Stats, Totals, VirtualServerStatus, Work, XdpMode,
 };
 
 fn real_server(address: &str, forward: Forward, weight: u32) -> RealServerStatus {
@@ -12,6 +14,11 @@ fn real_server(address: &str, forward: Forward, weight: u32) -> RealServerStatus
         address: address.parse().unwrap(),
         forward,
         weight,
+        configured_weight: Some(weight),
+        ordered: None,
+        since_seconds: 0,
+        checks: Vec::new(),
+        overloaded: false,
         state: RealServerState::Up,
         reason: None,
         next_hop: None,
@@ -45,6 +52,8 @@ fn virtual_server(name: &str, address: &str, real_servers: Vec<RealServerStatus>
         inactive: 680,
         stats: Stats { connections: 2468, ..Stats::default() },
         rates: Rates { connections: 16.92, ..Rates::default() },
+        quorum: QuorumStatus { up: true, alive_weight: 1, quorum: 1, hysteresis: 0 },
+        sorry_server: None,
         real_servers,
     }
 }
@@ -73,6 +82,13 @@ fn director(virtual_servers: Vec<VirtualServerStatus>) -> Status {
             },
         },
         virtual_servers,
+        configuration: ConfigurationStatus {
+            path: "/etc/xdirector/xdirector.toml".into(),
+            loaded_at: 0,
+            last_reload: None,
+        },
+        persistence: Persistence { pins: None, reason: None, adopted: false },
+        work: Work::default(),
         verdicts: BTreeMap::from([("nat-forward".into(), 77), ("drop-short".into(), 0), ("pass".into(), 5)]),
     }
 }
@@ -240,24 +256,195 @@ fn many_interfaces_wrap() {
     assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
 }
 
-#[test]
-fn numbers_keep_to_their_columns() {
-    assert_eq!(count(0, 8), "0");
-    assert_eq!(count(99_999_999, 8), "99999999");
-    assert_eq!(count(100_000_000, 8), "100000K");
-    assert_eq!(count(u64::MAX, 8), "18446P");
-    assert_eq!(count(u64::MAX, 6), "18446P");
-    assert_eq!(rate(0.04, 6), "0");
-    assert_eq!(rate(0.06, 6), "0.1");
-    assert_eq!(rate(99.94, 6), "99.9");
-    assert_eq!(rate(99.96, 6), "100.0");
-    assert_eq!(rate(100.4, 6), "100");
-    assert_eq!(rate(1.25e9, 6), "1250M");
+/// One of everything that a row does not say.
+fn eventful() -> Status {
+    let check = |kind: &str, up, detail: Option<&str>, weight| CheckStatus {
+        kind: kind.into(),
+        up,
+        detail: detail.map(Into::into),
+        since_seconds: 93_784,
+        passed: 10,
+        failed: 2,
+        seconds_last: 0.0123,
+        seconds_sum: 1.0,
+        weight,
+    };
+    let server = |host: u8, weight, state, change: &dyn Fn(&mut RealServerStatus)| {
+        let mut server = real_server(&format!("192.168.1.{host}:80"), Forward::Nat, weight);
+        server.state = state;
+        server.since_seconds = 723;
+        server.configured_weight = Some(1);
+        change(&mut server);
+        server
+    };
+    use RealServerState as State;
+    let mut web = virtual_server(
+        "web",
+        "192.168.10.50:80",
+        vec![
+            server(1, 0, State::Down, &|server| {
+                server.reason = Some("http: HTTP 503 for\n/health\x1b[31m".into());
+                server.checks = vec![
+                    check(
+                        "http",
+                        Some(false),
+                        Some("HTTP 503 for /health, and it says: all workers are busy"),
+                        None,
+                    ),
+                    check("script", Some(true), Some("exit 0"), Some(3)),
+                    check("tcp", None, None, None),
+                ];
+            }),
+            server(2, 0, State::Draining, &|server| server.ordered = Some(Override::Drain { until: None })),
+            server(3, 0, State::Drained, &|server| {
+                server.ordered = Some(Override::Drain { until: Some(1_763_664_955) });
+            }),
+            server(4, 0, State::Disabled, &|server| server.ordered = Some(Override::Disable)),
+            server(5, 5, State::Up, &|server| server.ordered = Some(Override::Weight { weight: 5 })),
+            server(6, 3, State::Up, &|server| server.overloaded = true),
+            server(7, 0, State::Inhibited, &|_| {}),
+            server(8, 0, State::Removed, &|server| server.configured_weight = None),
+            server(9, 1, State::Checking, &|_| {}),
+        ],
+    );
+    web.quorum = QuorumStatus { up: false, alive_weight: 8, quorum: 9, hysteresis: 2 };
+    web.sorry_server = Some(SorryServerStatus {
+        address: "192.168.1.200:80".parse().unwrap(),
+        forward: Forward::Dr,
+        active: true,
+    });
+    director(vec![web])
 }
 
 #[test]
-fn durations() {
-    assert_eq!(duration(59), "00:00:59");
-    assert_eq!(duration(86_399), "23:59:59");
-    assert_eq!(duration(86_400), "1d 00:00:00");
+fn what_a_row_does_not_say() {
+    assert_text(
+        &eventful(),
+        View::Servers,
+        "\
+Prot Address:Port Scheduler (flags) Name
+  -> Address:Port          Forward Weight State       Active Inactive    CPS
+TCP  192.168.10.50:80 wrr web                             24      680   16.9
+     quorum lost: weight 8 is alive, 11 is needed
+     sorry server 192.168.1.200:80 (dr) answers now
+  -> 192.168.1.1:80        nat          0 down            12      340    8.5
+     http: HTTP 503 for /health?[31m
+  -> 192.168.1.2:80        nat          0 draining        12      340    8.5
+     drain by operator
+  -> 192.168.1.3:80        nat          0 drained         12      340    8.5
+     drain by operator, taken out at 2025-11-20 18:55:55 UTC
+  -> 192.168.1.4:80        nat          0 disabled        12      340    8.5
+     disable by operator
+  -> 192.168.1.5:80        nat          5 up              12      340    8.5
+     weight 5 by operator, configured 1
+  -> 192.168.1.6:80        nat          3 up              12      340    8.5
+     weight 3 by its checks, configured 1
+     overloaded: over its connection limit, gets no new connections
+  -> 192.168.1.7:80        nat          0 inhibited       12      340    8.5
+  -> 192.168.1.8:80        nat          0 removed         12      340    8.5
+  -> 192.168.1.9:80        nat          1 checking        12      340    8.5
+",
+    );
+}
+
+#[test]
+fn health_checks() {
+    let mut status = eventful();
+    status.virtual_servers[0].real_servers.truncate(2);
+    assert_text(
+        &status,
+        View::Checks,
+        "\
+Prot Address:Port Name
+  -> Address:Port          State            Since
+     Check  Now      Took         Since Last result
+TCP  192.168.10.50:80 web
+  -> 192.168.1.1:80        down          00:12:03
+     http   down  12.3 ms   1d 02:03:04 HTTP 503 for /health, and it says: all
+                                        workers are busy
+     script up    12.3 ms   1d 02:03:04 exit 0; sets weight 3
+     tcp    -           -   1d 02:03:04 no result yet
+  -> 192.168.1.2:80        draining      00:12:03
+     no checks
+",
+    );
+}
+
+/// Lines of the head that begin with `label`, and those wrapped under them.
+fn head_lines(status: &Status, label: &str) -> String {
+    let text = render(status, View::Servers, false);
+    assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+    let lines = text.lines().skip_while(|line| !line.starts_with(label));
+    let mut taken = lines.enumerate().take_while(|(index, line)| *index == 0 || line.starts_with("     "));
+    let first = taken.next().map(|(_, line)| line.to_owned());
+    first.into_iter().chain(taken.map(|(_, line)| line.to_owned())).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn pins_in_the_head() {
+    let mut status = ipv4();
+    assert_eq!(head_lines(&status, "Pinned"), "");
+    status.persistence.reason = Some("/sys/fs/bpf is no BPF file system; mount one there".into());
+    assert_eq!(
+        head_lines(&status, "Pinned"),
+        "Pinned       nothing: /sys/fs/bpf is no BPF file system; mount one there"
+    );
+    status.persistence =
+        Persistence { pins: Some("/sys/fs/bpf/xdirector/default".into()), reason: None, adopted: false };
+    assert_eq!(head_lines(&status, "Pinned"), "Pinned       in /sys/fs/bpf/xdirector/default");
+    status.persistence.adopted = true;
+    assert_eq!(
+        head_lines(&status, "Pinned"),
+        "Pinned       in /sys/fs/bpf/xdirector/default, taken over from an earlier agent"
+    );
+}
+
+#[test]
+fn a_failed_reload_in_the_head() {
+    let mut status = ipv4();
+    let mut reload = LastReload {
+        at: 1_763_664_955,
+        succeeded: true,
+        message: "x.toml:3: port: 99999 is too large\nx.toml:7: weight: missing\n".into(),
+    };
+    status.configuration.last_reload = Some(reload.clone());
+    assert_eq!(head_lines(&status, "Reload"), "");
+    reload.succeeded = false;
+    status.configuration.last_reload = Some(reload);
+    assert_eq!(
+        head_lines(&status, "Reload"),
+        "Reload       failed at 2025-11-20 18:55:55 UTC: x.toml:3: port: 99999 is too\n             \
+         large; x.toml:7: weight: missing"
+    );
+}
+
+#[test]
+fn filters() {
+    let shown = |name: Option<&str>, server: Option<&str>| {
+        let mut status = ipv4();
+        status.virtual_servers.extend(ipv6().virtual_servers);
+        let server = server.map(|server| server_address(server).unwrap());
+        filter(&mut status, name, server).map(|()| {
+            let names = status.virtual_servers.iter().flat_map(|virtual_server| {
+                std::iter::once(virtual_server.name.clone())
+                    .chain(virtual_server.real_servers.iter().map(|server| server.address.to_string()))
+            });
+            names.collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(shown(None, None).unwrap().len(), 9);
+    assert_eq!(shown(Some("dns"), None).unwrap(), ["dns"]);
+    assert_eq!(shown(None, Some("192.168.1.101")).unwrap(), ["web", "192.168.1.101:8080"]);
+    assert_eq!(shown(Some("web"), Some("192.168.1.101:8080")).unwrap(), ["web", "192.168.1.101:8080"]);
+    for address in ["2001:db8:1::101", "[2001:db8:1::101]", "[2001:db8:1::101]:8443"] {
+        assert_eq!(
+            shown(None, Some(address)).unwrap(),
+            ["web-with-a-rather-long-name", "[2001:db8:1::101]:8443"]
+        );
+    }
+    let error = shown(Some("wep"), None).unwrap_err().to_string();
+    assert_eq!(error, "there is no virtual server wep; there are: web, web-with-a-rather-long-name, dns");
+    let error = shown(None, Some("192.168.1.101:80")).unwrap_err().to_string();
+    assert!(error.contains("192.168.1.101 with port 80"), "{error}");
+    assert!(server_address("web").is_err());
 }

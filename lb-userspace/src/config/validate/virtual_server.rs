@@ -1,57 +1,66 @@
-//! One `[[virtual_server]]` with its real servers, and the rules that several of them share.
+//! One `[[virtual_server]]`: its own keys, its sorry server, and the rules between several of them.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use toml::de::DeValue;
 
-use super::super::{
-    Forward, MAX_LEAST_CONNECTION_SERVERS, MAX_REAL_SERVERS, Protocol, RealServer, Scheduler, SchedulerFlags,
-    VirtualServer,
-    diagnostic::Problem,
-    document::{Field, Place, Read, Report, Table},
-    values::{self, FlagKind},
+use super::{
+    super::{
+        Command, Forward, MAX_LEAST_CONNECTION_SERVERS, OnRemove, Protocol, RealServer, Scheduler,
+        SchedulerFlags, SorryServer, VirtualServer,
+        check::Probe,
+        diagnostic::Problem,
+        document::{Either, Field, Place, Read, Report, Table},
+        values::{self, FlagKind},
+    },
+    Facts,
+    real_server::{Inherited, Own, Owner, RealServers, Service},
 };
 
+/// The largest quorum: it and a hysteresis below it add up without overflow.
+const LARGEST_QUORUM: u32 = i32::MAX.cast_unsigned();
+
 /// What earlier virtual servers have taken: reading one after the other checks the rules between them.
-#[derive(Default)]
 pub(super) struct Rules {
+    facts: Facts,
     names: BTreeMap<String, usize>,
     addresses: BTreeMap<(IpAddr, u16, Protocol), Owner>,
-    nat: NatUsers,
     virtual_servers: usize,
-    real_servers: usize,
-    first_too_many: Option<Place>,
+    real_servers: RealServers,
 }
 
-/// Who has an address already: for the message about the second one.
-#[derive(Clone)]
-struct Owner {
-    path: String,
-    line: usize,
-    /// The index of the virtual server.
-    index: usize,
+/// The keys about losing and reaching the quorum; `None` where one is wrong.
+struct Quorum {
+    quorum: Option<u32>,
+    hysteresis: Option<u32>,
+    up: Option<Option<Command>>,
+    down: Option<Option<Command>>,
+    /// For a warning about both.
+    place: Option<Place>,
 }
 
-/// Which real servers get translated packets. The director keeps its clients' ports, so two virtual servers that
-/// share one cannot tell a client's two connections from the same port apart in the replies.
-#[derive(Default)]
-struct NatUsers {
-    exact: BTreeMap<(Protocol, IpAddr, u16), Owner>,
-    any: BTreeMap<(Protocol, IpAddr), Owner>,
-}
-
-/// What a real server needs to know of its virtual server; `None` where that is wrong itself.
-#[derive(Clone, Copy)]
-struct Service {
-    address: Option<(IpAddr, u16)>,
-    protocol: Option<Protocol>,
-    forward: Option<Forward>,
+/// The keys about connections of servers that went; `None` where one is wrong.
+struct Connections {
+    on_remove: Option<OnRemove>,
+    drain_timeout: Option<Option<std::time::Duration>>,
+    expire_nodest: Option<bool>,
+    expire_quiescent: Option<bool>,
 }
 
 impl Rules {
+    pub(super) fn new(facts: Facts) -> Self {
+        Self {
+            facts,
+            names: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            virtual_servers: 0,
+            real_servers: RealServers::default(),
+        }
+    }
+
     /// Reads one virtual server. `None` means that an error was reported.
     pub(super) fn read(&mut self, mut table: Table<'_>, report: &mut Report<'_>) -> Option<VirtualServer> {
         let name = table.value("name", report, values::server_name);
@@ -65,13 +74,31 @@ impl Rules {
         let protocol = table.value("protocol", report, values::protocol).or(Protocol::Tcp);
         let scheduler = table.value("scheduler", report, values::scheduler).or(Scheduler::Wlc);
         let scheduler_flags = scheduler_flags(&mut table, scheduler, report);
-        let forward = table.value("forward", report, values::forward).or(Forward::Nat);
+        let quorum = quorum(&mut table, report);
+        let sorry_server = table.value_or_table("sorry_server", report, values::real_address);
+        let alpha = table.value("alpha", report, values::boolean).or(false);
+        let omega = table.value("omega", report, values::boolean).or(false);
+        let connections = connections(&mut table, report);
+        let mail = self.mail(&mut table, report);
+        let header = "[[virtual_server.health_check]]";
+        let own = Own::read(&mut table, header, &self.facts, report);
         let real_servers = table.tables("real_server", "[[virtual_server.real_server]]", report);
 
         let name = name.map(|name| self.new_name(name, report));
         let address = address.map(|field| self.new_address(&field, protocol, report));
-        let service = Service { address, protocol, forward };
-        let real_servers = self.real_servers(real_servers, &table, service, scheduler, report);
+        let service = Service { address, protocol, index: self.virtual_servers };
+        let inherited = own.over(&Inherited::default(), report);
+        let sorry_server = sorry(sorry_server, service, inherited.forward, report);
+        let servers = self.servers(real_servers, &table, service, inherited, scheduler, report);
+        if let (Some(Some((sorry, place))), Some(servers)) = (&sorry_server, &servers)
+            && servers.iter().any(|one| (one.address, one.port) == (sorry.address, sorry.port))
+        {
+            let problem = Problem::new("the sorry server is one of the real servers too");
+            report.warning(place, problem);
+        }
+        if let Some(servers) = &servers {
+            quorum.can_be_reached(servers, report);
+        }
         table.finish(report);
         self.virtual_servers += 1;
 
@@ -83,16 +110,38 @@ impl Rules {
             protocol: protocol?,
             scheduler: scheduler?,
             scheduler_flags: scheduler_flags?,
-            real_servers: real_servers?,
+            quorum: quorum.quorum?,
+            hysteresis: quorum.hysteresis?,
+            quorum_up: quorum.up?,
+            quorum_down: quorum.down?,
+            sorry_server: sorry_server?.map(|(server, _)| server),
+            alpha: alpha?,
+            omega: omega?,
+            on_remove: connections.on_remove?,
+            drain_timeout: connections.drain_timeout?,
+            expire_nodest: connections.expire_nodest?,
+            expire_quiescent: connections.expire_quiescent?,
+            mail: mail?,
+            real_servers: servers?,
         })
     }
 
-    /// The first real server over the limit, and how many there are.
-    pub(super) fn too_many_real_servers(&self, most: usize) -> Option<(&Place, usize)> {
-        self.first_too_many
-            .as_ref()
-            .filter(|_| self.real_servers > most)
-            .map(|place| (place, self.real_servers))
+    /// Reports what is wrong with all of them together.
+    pub(super) fn finish(&self, report: &mut Report<'_>) {
+        self.real_servers.finish(report);
+    }
+
+    /// Whether changes are mailed: as soon as there is somebody to mail to, unless the file says otherwise.
+    fn mail(&self, table: &mut Table<'_>, report: &mut Report<'_>) -> Option<bool> {
+        match table.value("mail", report, values::boolean) {
+            Read::Wrong => None,
+            Read::Absent => self.facts.has_mail,
+            Read::Given(Field { value: true, place }) if self.facts.has_mail == Some(false) => {
+                report.error(&place, Problem::new("to nobody").expected("a table [mail], or false"));
+                None
+            }
+            Read::Given(field) => Some(field.value),
+        }
     }
 
     fn new_name(&mut self, name: Field<String>, report: &mut Report<'_>) -> String {
@@ -134,11 +183,12 @@ impl Rules {
         field.value
     }
 
-    fn real_servers(
+    fn servers(
         &mut self,
         tables: Read<Vec<Table<'_>>>,
         owner: &Table<'_>,
         service: Service,
+        inherited: Inherited,
         scheduler: Option<Scheduler>,
         report: &mut Report<'_>,
     ) -> Option<Vec<RealServer>> {
@@ -159,120 +209,100 @@ impl Rules {
                     .expected(format!("at most {MAX_LEAST_CONNECTION_SERVERS}, or another scheduler"));
             report.error(&first_too_many.place(), problem);
         }
-
-        let mut lines = BTreeMap::new();
-        let mut servers = Vec::with_capacity(tables.len());
-        for table in tables {
-            self.real_servers += 1;
-            if self.real_servers == MAX_REAL_SERVERS + 1 {
-                self.first_too_many = Some(table.place());
-            }
-            servers.push(self.real_server(table, service, &mut lines, report));
-        }
-        servers.into_iter().collect()
+        self.real_servers.read(tables, service, &inherited, &self.facts, report)
     }
+}
 
-    fn real_server(
-        &mut self,
-        mut table: Table<'_>,
-        service: Service,
-        lines: &mut BTreeMap<(IpAddr, u16), usize>,
-        report: &mut Report<'_>,
-    ) -> Option<RealServer> {
-        let address = table.value("address", report, values::real_address);
-        let expected = "ADDRESS or ADDRESS:PORT, such as \"192.168.1.101:8080\"";
-        let address = address.required(&table, "address", expected, report);
-        let weight = |value: &DeValue<'_>| values::integer(value, 0..=65_535);
-        let weight = table.value("weight", report, weight).or(1);
-        let forward = match table.value("forward", report, values::forward) {
-            Read::Absent => service.forward,
-            Read::Wrong => None,
-            Read::Given(field) => Some(field.value),
+fn quorum(table: &mut Table<'_>, report: &mut Report<'_>) -> Quorum {
+    let number = |least| move |value: &DeValue<'_>| values::integer(value, least..=LARGEST_QUORUM);
+    let quorum = table.value("quorum", report, number(1)).optional();
+    let hysteresis = table.value("hysteresis", report, number(0)).optional();
+    let up = table.value("quorum_up", report, values::command).or(None);
+    let down = table.value("quorum_down", report, values::command).or(None);
+
+    let place =
+        [&quorum, &hysteresis].into_iter().flatten().flatten().next().map(|field| field.place.clone());
+    let quorum = quorum.map(|field| field.map_or(1, |field| field.value));
+    let hysteresis = hysteresis.and_then(|field| match (field, quorum) {
+        (None, _) => Some(0),
+        (Some(field), Some(quorum)) if field.value >= quorum => {
+            let problem = Problem::new(format!("not less than the quorum, {quorum}"))
+                .expected(format!("a whole number from 0 to {}", quorum - 1));
+            report.error(&field.place, problem);
+            None
+        }
+        (Some(field), _) => Some(field.value),
+    });
+    Quorum { quorum, hysteresis, up, down, place }
+}
+
+impl Quorum {
+    /// Warns when not even all servers together come back from below the quorum.
+    fn can_be_reached(&self, servers: &[RealServer], report: &mut Report<'_>) {
+        let (Some(quorum), Some(hysteresis), Some(place)) = (self.quorum, self.hysteresis, &self.place)
+        else {
+            return;
         };
-        table.finish(report);
-
-        let Field { value: (address, given_port), place } = address?;
-        let (vip, vip_port) = service.address?;
-        let port = given_port.unwrap_or(vip_port);
-        match lines.entry((address, port)) {
-            Entry::Occupied(first) => {
-                let problem = Problem::new(format!("the same address and port as at line {}", first.get()))
-                    .expected("each real server once in a virtual server");
-                report.error(&place, problem);
-            }
-            Entry::Vacant(free) => {
-                free.insert(report.line(&place));
-            }
+        let checks = servers.iter().flat_map(|server| &server.health_checks);
+        let mut probes = checks.map(|check| &check.probe);
+        if probes.any(|probe| matches!(probe, Probe::Script { dynamic: true, .. } | Probe::File { .. })) {
+            // They set the weight.
+            return;
         }
-        if address == vip {
-            let problem =
-                Problem::new("the virtual server's own address").expected("another machine's address");
-            report.error(&place, problem);
-        }
-
-        let forward = forward?;
-        if forward != Forward::Tun && address.is_ipv4() != vip.is_ipv4() {
-            let family = if vip.is_ipv4() { "an IPv4" } else { "an IPv6" };
-            let problem = Problem::new(format!("\"{forward}\" cannot change the address family"))
-                .expected(format!("{family} address like the virtual server's, or forward = \"tun\""));
-            report.error(&place, problem);
-        }
-        if forward != Forward::Nat && port != vip_port {
-            let problem = Problem::new(format!("\"{forward}\" cannot change the port")).expected(format!(
-                "port {vip_port} like the virtual server's, or none, or forward = \"nat\""
+        let total: u64 = servers.iter().map(|server| u64::from(server.weight)).sum();
+        let needed = u64::from(quorum) + u64::from(hysteresis);
+        if total < needed && !servers.is_empty() {
+            let problem = Problem::new(format!(
+                "once lost it is never reached again: that takes a weight of {needed}, and all real servers together \
+                 have {total}"
             ));
-            report.error(&place, problem);
-        } else if port != 0 && vip_port == 0 {
-            let problem = Problem::new(
-                "the virtual server has every port, which one port of a server cannot stand for",
-            )
-            .expected("no port");
-            report.error(&place, problem);
-        } else if port == 0 && vip_port != 0 {
-            let problem =
-                Problem::new("port 0 keeps the client's port, which needs a virtual server with port 0")
-                    .expected("a port from 1 to 65535, or none");
-            report.error(&place, problem);
+            report.warning(place, problem);
         }
-        if let (Forward::Nat, Some(protocol)) = (forward, service.protocol) {
-            let owner = Owner::new(&place, self.virtual_servers, report);
-            if let Some(other) = self.nat.add(protocol, address, port, owner) {
-                let problem = Problem::new(format!(
-                    "{} at line {} translates to the same real server; a client that uses one source port for \
-                     both would mix up its connections",
-                    other.path, other.line
-                ));
-                report.warning(&place, problem);
-            }
-        }
-
-        Some(RealServer { address, port, weight: weight?, forward })
     }
 }
 
-impl Owner {
-    fn new(place: &Place, index: usize, report: &Report<'_>) -> Self {
-        let path = place.path.strip_suffix(".address").unwrap_or(&place.path).to_owned();
-        Self { path, line: report.line(place), index }
+fn connections(table: &mut Table<'_>, report: &mut Report<'_>) -> Connections {
+    let on_remove = table.value("on_remove", report, values::on_remove).or(OnRemove::Drain);
+    let drain_timeout = table.value("drain_timeout", report, values::duration).optional();
+    if let (Some(OnRemove::Drop), Some(Some(field))) = (on_remove, &drain_timeout) {
+        report.warning(&field.place, Problem::new("without effect beside on_remove = \"drop\""));
+    }
+    Connections {
+        on_remove,
+        drain_timeout: drain_timeout.map(|field| field.map(|field| field.value)),
+        expire_nodest: table.value("expire_nodest", report, values::boolean).or(true),
+        expire_quiescent: table.value("expire_quiescent", report, values::boolean).or(false),
     }
 }
 
-impl NatUsers {
-    /// Notes a user; gives an earlier one of another virtual server that shares a port with it.
-    fn add(&mut self, protocol: Protocol, address: IpAddr, port: u16, owner: Owner) -> Option<Owner> {
-        let first = match port {
-            // Port 0 stands for all of them.
-            0 => self.any.get(&(protocol, address)),
-            _ => {
-                let same = self.exact.get(&(protocol, address, port));
-                same.or_else(|| self.exact.get(&(protocol, address, 0)))
-            }
-        };
-        let clash = first.filter(|first| first.index != owner.index).cloned();
-        self.any.entry((protocol, address)).or_insert_with(|| owner.clone());
-        self.exact.entry((protocol, address, port)).or_insert(owner);
-        clash
-    }
+/// Reads `sorry_server`: an address, or a table that also says how packets get there. The outer `None`: an error was
+/// reported.
+fn sorry(
+    read: Read<Either<'_, (IpAddr, Option<u16>)>>,
+    service: Service,
+    forward: Option<Forward>,
+    report: &mut Report<'_>,
+) -> Option<Option<(SorryServer, Place)>> {
+    let (field, forward) = match read {
+        Read::Absent => return Some(None),
+        Read::Wrong => return None,
+        Read::Given(Field { value: Either::Value(value), place }) => (Field { value, place }, forward),
+        Read::Given(Field { value: Either::Table(mut table), .. }) => {
+            let address = table.value("address", report, values::real_address);
+            let expected = "ADDRESS or ADDRESS:PORT, such as \"192.168.1.200:80\"";
+            let address = address.required(&table, "address", expected, report);
+            let forward = table.value("forward", report, values::forward).or_inherit(&forward);
+            table.finish(report);
+            (address?, forward)
+        }
+    };
+    let (address, given_port) = field.value;
+    let forward = forward?;
+    let (vip, vip_port) = service.address?;
+    let port = given_port.unwrap_or(vip_port);
+    let server = SocketAddr::new(address, port);
+    super::real_server::fits(SocketAddr::new(vip, vip_port), server, forward, &field.place, report);
+    Some(Some((SorryServer { address, port, forward }, field.place)))
 }
 
 /// `None` when a flag is wrong or does not belong to the scheduler.

@@ -1,14 +1,25 @@
 //! Attaching the program to interfaces.
 
-use std::{fmt::Write as _, io};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use aya::{
-    programs::{ProgramError, Xdp, XdpMode as AyaMode, loaded_programs, xdp::XdpLink},
+    programs::{
+        ProgramError, Xdp, XdpMode as AyaMode,
+        links::{FdLink, LinkError, PinnedLink},
+        loaded_programs,
+        xdp::XdpLink,
+    },
     sys::SyscallError,
 };
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{LinkAttribute, LinkXdp, XdpAttached};
 
+use super::{pins::Pins, syscall};
 use crate::{api::types::XdpMode as Attached, config::XdpMode};
 
 /// Why the program is not attached to an interface.
@@ -67,7 +78,7 @@ fn seen(others: &[String]) -> String {
     text
 }
 
-/// Where and how the program is attached. Dropping it detaches.
+/// Where and how the program is attached.
 pub struct Attachment {
     /// Name of the interface.
     pub name: String,
@@ -75,14 +86,52 @@ pub struct Attachment {
     pub ifindex: u32,
     /// How.
     pub mode: Attached,
-    _link: XdpLink,
+    hold: Hold,
 }
 
-/// Checks that every interface is there and free; gives their indices.
+/// What keeps the program attached.
+enum Hold {
+    /// This process; dropping it detaches.
+    Process(#[expect(dead_code, reason = "held for its end")] XdpLink),
+    /// A pin, which outlives the process.
+    Pin(PathBuf),
+}
+
+impl Attachment {
+    /// Detaches, also what is pinned.
+    pub fn detach(self) {
+        if let Hold::Pin(path) = self.hold
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+
+    /// Whether the program still is on the interface: somebody may have detached it by force, or have deleted the interface.
+    pub fn is_there(&self) -> bool {
+        match &self.hold {
+            Hold::Process(_) => true,
+            Hold::Pin(path) => syscall::xdp_link_info(path).is_ok_and(|link| link.ifindex == self.ifindex),
+        }
+    }
+}
+
+/// An interface of the configuration, as it is now.
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// How a program is attached, if one is.
+    mode: Option<Attached>,
+}
+
+/// Checks that every interface is there and free, or has a program that an earlier agent has pinned.
 ///
 /// # Errors
 /// [`AttachError::Missing`], [`AttachError::Occupied`] or [`AttachError::Netlink`].
-pub async fn check(names: &[String]) -> Result<Vec<u32>, AttachError> {
+pub async fn check(names: &[String], pins: Option<&Pins>) -> Result<Vec<Interface>, AttachError> {
+    let own = own_programs(pins);
     let netlink = |error: &dyn std::fmt::Display| AttachError::Netlink(error.to_string());
     let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| netlink(&error))?;
     let connection = tokio::spawn(connection);
@@ -95,33 +144,49 @@ pub async fn check(names: &[String]) -> Result<Vec<u32>, AttachError> {
             _ => None,
         })
     };
-    let mut indices = Vec::new();
+    let mut interfaces = Vec::new();
     for name in names {
         let Some(link) = links.iter().find(|link| name_of(&link.attributes).as_ref() == Some(name)) else {
             let others = links.iter().filter_map(|link| name_of(&link.attributes)).collect();
             return Err(AttachError::Missing { name: name.clone(), others });
         };
-        if let Some(id) = occupant(&link.attributes) {
+        let occupant = occupant(&link.attributes);
+        if let Some((id, _)) = occupant
+            && !own.contains(&id)
+        {
             return Err(AttachError::Occupied { name: name.clone(), program: program_name(id), id });
         }
-        indices.push(link.header.index);
+        let mode = occupant.map(|(_, mode)| mode);
+        interfaces.push(Interface { name: name.clone(), ifindex: link.header.index, mode });
     }
-    Ok(indices)
+    Ok(interfaces)
 }
 
-/// The number of the XDP program on an interface.
-fn occupant(attributes: &[LinkAttribute]) -> Option<u32> {
+/// The numbers of the programs that earlier agents have pinned.
+fn own_programs(pins: Option<&Pins>) -> BTreeSet<u32> {
+    let Some(pins) = pins else { return BTreeSet::new() };
+    let own = pins.linked_interfaces().unwrap_or_default();
+    let links = own.iter().map(|name| pins.link(name)).chain(pins.foreign_links().into_values());
+    links.filter_map(|path| syscall::xdp_link_info(&path).ok()).map(|link| link.program).collect()
+}
+
+/// The number of the XDP program on an interface, and how it is attached.
+fn occupant(attributes: &[LinkAttribute]) -> Option<(u32, Attached)> {
     let xdp = attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Xdp(xdp) => Some(xdp),
         _ => None,
     })?;
-    let is_attached =
-        xdp.iter().any(|part| matches!(part, LinkXdp::Attached(how) if !matches!(how, XdpAttached::None)));
+    let mode = xdp.iter().find_map(|part| match part {
+        LinkXdp::Attached(XdpAttached::None) => None,
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(Attached::Generic),
+        LinkXdp::Attached(_) => Some(Attached::Native),
+        _ => None,
+    })?;
     let id = xdp.iter().find_map(|part| match part {
         LinkXdp::ProgId(id) => Some(*id),
         _ => None,
     });
-    if is_attached { Some(id.unwrap_or(0)) } else { None }
+    Some((id.unwrap_or(0), mode))
 }
 
 fn program_name(id: u32) -> String {
@@ -133,26 +198,142 @@ fn program_name(id: u32) -> String {
         .unwrap_or_else(|| "without a name".to_owned())
 }
 
+/// Brings the program to every interface, or to none that has not had one. Where an earlier agent has pinned its program, that
+/// is replaced in one step; so no packet is missed.
+///
+/// # Errors
+/// [`AttachError::NotNative`] or [`AttachError::Refused`].
+pub fn attach_all(
+    program: &mut Xdp,
+    interfaces: &[Interface],
+    mode: XdpMode,
+    pins: Option<&Pins>,
+) -> Result<Vec<Attachment>, AttachError> {
+    let mut attachments = Vec::new();
+    // New ones first: they may fail, and then nothing has changed.
+    let (taken, new): (Vec<_>, Vec<_>) =
+        interfaces.iter().partition(|interface| pinned_link(interface, mode, pins).is_some());
+    for interface in new {
+        match attach(program, &interface.name, interface.ifindex, mode, pins) {
+            Ok(attachment) => attachments.push(attachment),
+            Err(error) => {
+                attachments.into_iter().for_each(Attachment::detach);
+                return Err(error);
+            }
+        }
+    }
+    for interface in taken {
+        let replaced =
+            pinned_link(interface, mode, pins).map(|path| replace(program, interface, &path, pins));
+        if let Some(attachment) = replaced {
+            attachments.push(attachment?);
+        }
+    }
+    attachments.sort_by_key(|attachment| interfaces.iter().position(|one| one.name == attachment.name));
+    Ok(attachments)
+}
+
+/// Whether any link that an earlier agent has pinned still leads to an interface.
+pub fn any_alive(pins: &Pins) -> bool {
+    let own = pins.linked_interfaces().unwrap_or_default();
+    own.iter().any(|name| syscall::xdp_link_info(&pins.link(name)).is_ok_and(|link| link.ifindex != 0))
+}
+
+/// Removes the pins of links to interfaces that are not in use: the program leaves them.
+pub fn release_others(names: &[String], pins: &Pins) {
+    for name in pins.linked_interfaces().unwrap_or_default() {
+        if !names.contains(&name) {
+            tracing::info!("interface {name} is not in use any more: detached");
+            if let Err(error) = fs::remove_file(pins.link(&name)) {
+                tracing::warn!("cannot detach from interface {name}: {error}");
+            }
+        }
+    }
+}
+
+/// The link that an earlier agent has pinned for an interface, if it still leads there and in the mode that is wanted.
+fn pinned_link(interface: &Interface, mode: XdpMode, pins: Option<&Pins>) -> Option<PathBuf> {
+    let pins = pins?;
+    let fits = match mode {
+        XdpMode::Auto => true,
+        XdpMode::Native => interface.mode == Some(Attached::Native),
+        XdpMode::Generic => interface.mode == Some(Attached::Generic),
+    };
+    let paths = [Some(pins.link(&interface.name)), pins.foreign_links().remove(&interface.name)];
+    let leads_there =
+        |path: &PathBuf| syscall::xdp_link_info(path).is_ok_and(|link| link.ifindex == interface.ifindex);
+    paths.into_iter().flatten().find(leads_there).filter(|_| fits)
+}
+
+fn replace(
+    program: &mut Xdp,
+    interface: &Interface,
+    path: &Path,
+    pins: Option<&Pins>,
+) -> Result<Attachment, AttachError> {
+    let refused = |error: &dyn std::fmt::Display| AttachError::Refused {
+        name: interface.name.clone(),
+        error: error.to_string(),
+    };
+    let link = PinnedLink::from_pin(path).map_err(|error| refused(&error))?;
+    let link = XdpLink::try_from(FdLink::from(link)).map_err(|error| refused(&error))?;
+    let id = program.attach_to_link(link).map_err(|error| refused(&plain(&error)))?;
+    let link = program.take_link(id).map_err(|error| refused(&error))?;
+    let mut pin = path.to_owned();
+    if let Some(pins) = pins
+        && pins.link(&interface.name) != path
+    {
+        // Left by an agent with other maps.
+        pin = pins.link(&interface.name);
+        FdLink::try_from(link)
+            .map_err(|error| refused(&error))?
+            .pin(&pin)
+            .map_err(|error| refused(&error))?;
+    }
+    let mode = interface.mode.unwrap_or(Attached::Native);
+    Ok(Attachment { name: interface.name.clone(), ifindex: interface.ifindex, mode, hold: Hold::Pin(pin) })
+}
+
 /// Attaches the program to one interface.
 ///
 /// # Errors
 /// [`AttachError::NotNative`] or [`AttachError::Refused`].
-pub fn attach(program: &mut Xdp, name: &str, ifindex: u32, mode: XdpMode) -> Result<Attachment, AttachError> {
-    let native = |program: &mut Xdp| attach_as(program, name, ifindex, Attached::Native);
+pub fn attach(
+    program: &mut Xdp,
+    name: &str,
+    ifindex: u32,
+    mode: XdpMode,
+    pins: Option<&Pins>,
+) -> Result<Attachment, AttachError> {
+    if let Some(pins) = pins {
+        // A pin that leads nowhere, or not as it should.
+        let _ = fs::remove_file(pins.link(name));
+    }
+    let native = |program: &mut Xdp| attach_as(program, name, ifindex, Attached::Native, pins);
+    let refused =
+        |error: NotAttached| AttachError::Refused { name: name.to_owned(), error: error.to_string() };
     match mode {
         XdpMode::Native => native(program)
-            .map_err(|error| AttachError::NotNative { name: name.to_owned(), error: plain(&error) }),
-        XdpMode::Generic => attach_as(program, name, ifindex, Attached::Generic)
-            .map_err(|error| AttachError::Refused { name: name.to_owned(), error: plain(&error) }),
+            .map_err(|error| AttachError::NotNative { name: name.to_owned(), error: error.to_string() }),
+        XdpMode::Generic => attach_as(program, name, ifindex, Attached::Generic, pins).map_err(refused),
         XdpMode::Auto => native(program).or_else(|error| {
             tracing::warn!(
-                "interface {name} cannot run XDP in its driver ({}); using generic mode, which is slower",
-                plain(&error)
+                "interface {name} cannot run XDP in its driver ({error}); using generic mode, which is slower"
             );
-            attach_as(program, name, ifindex, Attached::Generic)
-                .map_err(|error| AttachError::Refused { name: name.to_owned(), error: plain(&error) })
+            attach_as(program, name, ifindex, Attached::Generic, pins).map_err(refused)
         }),
     }
+}
+
+/// Why one way of attaching failed.
+#[derive(Debug, thiserror::Error)]
+enum NotAttached {
+    #[error("{}", plain(.0))]
+    Program(#[from] ProgramError),
+    #[error("the kernel gave no link that can be pinned")]
+    NoLink(#[from] LinkError),
+    #[error("cannot pin the link: {0}")]
+    Pin(#[from] aya::pin::PinError),
 }
 
 fn attach_as(
@@ -160,16 +341,25 @@ fn attach_as(
     name: &str,
     ifindex: u32,
     mode: Attached,
-) -> Result<Attachment, ProgramError> {
+    pins: Option<&Pins>,
+) -> Result<Attachment, NotAttached> {
     let aya_mode = match mode {
         Attached::Native => AyaMode::Driver,
         Attached::Generic => AyaMode::Skb,
     };
     let id = program.attach_to_if_index(ifindex, aya_mode)?;
-    // On EINVAL aya attaches by netlink instead of by a BPF link; no kernel that has all the rest gives that answer. Dropping
-    // detaches both kinds.
+    // On EINVAL aya attaches by netlink instead of by a BPF link; no kernel that has all the rest gives that answer. Such a link
+    // cannot be pinned, which is an error below; dropping detaches both kinds.
     let link = program.take_link(id)?;
-    Ok(Attachment { name: name.to_owned(), ifindex, mode, _link: link })
+    let hold = match pins {
+        None => Hold::Process(link),
+        Some(pins) => {
+            let path = pins.link(name);
+            FdLink::try_from(link)?.pin(&path)?;
+            Hold::Pin(path)
+        }
+    };
+    Ok(Attachment { name: name.to_owned(), ifindex, mode, hold })
 }
 
 /// The kernel's own words, without the wrapping.

@@ -15,7 +15,7 @@ use lb_common::{
     conn::{
         Connection, Direction, NONE, STATES, State, TAG_BUSY, TAG_FREE, TagBucket, WAYS, Word, age, is_active,
     },
-    server::{Load, Server},
+    server::{Load, Server, server_flag},
     settings::Settings,
 };
 
@@ -34,7 +34,7 @@ pub struct ConnectionTable {
 pub struct Memory {
     tags: Mapped<TagBucket>,
     places: Mapped<Connection>,
-    loads: Mapped<Load>,
+    loads: Arc<Mapped<Load>>,
     settings: Settings,
 }
 
@@ -52,14 +52,9 @@ pub struct Listed {
 }
 
 impl ConnectionTable {
-    /// Takes the three maps.
-    pub fn new(
-        tags: Mapped<TagBucket>,
-        places: Mapped<Connection>,
-        loads: Mapped<Load>,
-        settings: Settings,
-    ) -> Self {
-        Self { memory: Arc::new(Memory { tags, places, loads, settings }), unfinished: BTreeSet::new() }
+    /// Over its maps.
+    pub fn new(memory: Arc<Memory>) -> Self {
+        Self { memory, unfinished: BTreeSet::new() }
     }
 
     /// Number of buckets.
@@ -67,18 +62,9 @@ impl ConnectionTable {
         self.memory.buckets()
     }
 
-    /// The loads, which the agent reads and whose weights it sets.
-    pub fn loads(&self) -> &Mapped<Load> {
-        &self.memory.loads
-    }
-
-    /// The table for a reader in another thread.
-    pub fn memory(&self) -> Arc<Memory> {
-        Arc::clone(&self.memory)
-    }
-
-    /// Ends every connection in `buckets` whose time is over at `now` (ticks); says how many those were. Casts doubt on the way
-    /// back of those whose client has been silent for `silence` ticks while the server went on.
+    /// Ends every connection in `buckets` whose time is over at `now` (ticks), or whose real server is gone and keeps none;
+    /// says how many those were. Casts doubt on the way back of those whose client has been silent for `silence` ticks
+    /// while the server went on. `server` gives a real server's entry, `None` for one that is not in use.
     pub fn sweep(
         &mut self,
         buckets: std::ops::Range<u32>,
@@ -87,6 +73,8 @@ impl ConnectionTable {
         server: impl Fn(u32) -> Option<Server>,
     ) -> usize {
         let mut ended = 0;
+        // By server: looking each up once costs less than once for each connection.
+        let mut lost = vec![None; self.memory.loads.len() as usize];
         for bucket in buckets {
             for way in 0..WAYS {
                 let index = bucket * WAYS + way;
@@ -100,7 +88,9 @@ impl ConnectionTable {
                     continue;
                 }
                 self.memory.doubt_way_back(index, now, silence);
-                if self.memory.is_over(index, word, now, &server) && self.memory.end(index, word) {
+                let over = self.memory.has_lost_server(index, &mut lost, &server)
+                    || self.memory.is_over(index, word, now, &server);
+                if over && self.memory.end(index, word) {
                     ended += 1;
                 }
             }
@@ -119,6 +109,16 @@ impl ConnectionTable {
 }
 
 impl Memory {
+    /// Takes the three maps.
+    pub fn new(
+        tags: Mapped<TagBucket>,
+        places: Mapped<Connection>,
+        loads: Arc<Mapped<Load>>,
+        settings: Settings,
+    ) -> Self {
+        Self { tags, places, loads, settings }
+    }
+
     fn buckets(&self) -> u32 {
         self.tags.len()
     }
@@ -168,6 +168,22 @@ impl Memory {
             peer if peer < self.places.len() && place.is_peer(&self.places.copy(peer)) => Some(peer),
             _ => None,
         }
+    }
+
+    /// Whether a forward place's real server is gone for good; `lost` remembers the answer for each server.
+    fn has_lost_server(
+        &self,
+        index: u32,
+        lost: &mut [Option<bool>],
+        server: &impl Fn(u32) -> Option<Server>,
+    ) -> bool {
+        let place = self.places.copy(index);
+        // The reverse place ends with its forward one, or alone as an orphan.
+        if place.meta.direction() == Direction::Reverse {
+            return false;
+        }
+        let Some(lost) = lost.get_mut(place.server as usize) else { return true };
+        *lost.get_or_insert_with(|| server(place.server).is_none_or(|server| is_lost(&server)))
     }
 
     fn is_over(&self, index: u32, word: Word, now: u32, server: &impl Fn(u32) -> Option<Server>) -> bool {
@@ -250,5 +266,162 @@ impl Memory {
             .find(|&index| {
                 self.tag(index).load(SeqCst) == hash.tag() && self.places.copy(index).key() == *key
             })
+    }
+}
+
+/// Whether connections of a real server end.
+fn is_lost(server: &Server) -> bool {
+    server.flags & (server_flag::GONE | server_flag::KEEP) == server_flag::GONE
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{
+        Addr, HashKeys, Port,
+        conn::Meta,
+        ip_proto,
+        server::{Forwarding, NextHop},
+    };
+
+    use super::*;
+
+    const BUCKETS: u32 = 8;
+    const SERVERS: u32 = 4;
+    const VIP: Addr = Addr::v4(1);
+
+    /// A map of `len` elements, backed by a file instead of the kernel's memory.
+    fn mapped<T: aya::Pod>(len: u32) -> Mapped<T> {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(u64::from(len) * size_of::<T>() as u64).unwrap();
+        Mapped::new(file, len).unwrap()
+    }
+
+    fn table() -> ConnectionTable {
+        let mut keys = [0; 10];
+        keys.iter_mut().zip(1u32..).for_each(|(key, number)| *key = number.wrapping_mul(0x9e37_79b9));
+        let settings = Settings {
+            hash_keys: HashKeys(keys),
+            buckets: BUCKETS,
+            clock_shift: 0,
+            netns_cookie: [0; 2],
+            fragment_timeout: 0,
+            reserved: 0,
+            timeouts: [1000; STATES],
+        };
+        ConnectionTable::new(Arc::new(Memory::new(
+            mapped(BUCKETS),
+            mapped(BUCKETS * WAYS),
+            Arc::new(mapped(SERVERS)),
+            settings,
+        )))
+    }
+
+    fn server(number: u32, flags: u8) -> Server {
+        Server {
+            addr: Addr::v4(100 + number),
+            vip: VIP,
+            port: Port::from_number(8080),
+            vport: Port::from_number(80),
+            forwarding: Forwarding::Nat as u8,
+            flags,
+            proto: ip_proto::TCP,
+            reserved: 0,
+            nat_delta: 0,
+            reserved2: 0,
+            service: 0,
+            tunnel_source: Addr::default(),
+            next_hop: NextHop::default(),
+            position: 0,
+            last_weight: 0,
+            reserved3: [0; 6],
+        }
+    }
+
+    impl ConnectionTable {
+        /// Enters a place as the program does; gives its number.
+        fn enter(&self, key: &FlowKey, direction: Direction, server: u32, way: [u32; 3]) -> u32 {
+            let memory = &self.memory;
+            let hash = key.hash(&memory.settings.hash_keys);
+            let first = hash.primary(BUCKETS) * WAYS;
+            let index =
+                (first..first + WAYS).find(|&index| memory.tag(index).load(SeqCst) == TAG_FREE).unwrap();
+            let place = Connection {
+                src: key.src,
+                dst: key.dst,
+                sport: key.sport,
+                dport: key.dport,
+                meta: Meta::new(ip_proto::TCP, direction, false, 1),
+                word: Word(0).with_state(State::Established as u8).0,
+                last_seen: 0,
+                server,
+                way,
+            };
+            // SAFETY: 64 bytes without padding.
+            let words: [u32; 16] = unsafe { std::mem::transmute(place) };
+            for (offset, word) in (0..).step_by(4).zip(words) {
+                memory.places.word(index, offset).store(word, SeqCst);
+            }
+            memory.tag(index).store(hash.tag(), SeqCst);
+            index
+        }
+
+        /// Opens a NAT connection.
+        fn open(&self, client: u16, server: u32) {
+            let (client_addr, client) = (Addr::v4(7 + server), Port::from_number(client));
+            let (vport, port) = (Port::from_number(80), Port::from_number(8080));
+            let proto = ip_proto::TCP.into();
+            let to = FlowKey { src: client_addr, dst: VIP, sport: client, dport: vport, proto };
+            let src = Addr::v4(100 + server);
+            let from = FlowKey { src, dst: client_addr, sport: port, dport: client, proto };
+            let peer = self.enter(&from, Direction::Reverse, server, [0; 3]);
+            self.enter(&to, Direction::Forward, server, [peer, 0, 0]);
+            self.memory.loads.word(server, offset_of!(Load, active)).fetch_add(1, SeqCst);
+        }
+
+        fn used(&self) -> usize {
+            (0..BUCKETS * WAYS).filter(|&index| self.memory.tag(index).load(SeqCst) != TAG_FREE).count()
+        }
+
+        fn active(&self, server: u32) -> u32 {
+            self.memory.loads.copy(server).active
+        }
+    }
+
+    #[test]
+    fn connections_of_a_server_that_is_gone_end_and_are_counted_out() {
+        let mut table = table();
+        let flags = [0, server_flag::GONE, server_flag::GONE | server_flag::KEEP, server_flag::NO_NEW];
+        for (number, _) in (0..).zip(flags) {
+            for client in 0..3 {
+                table.open(40_000 + client, number);
+            }
+        }
+        assert_eq!(table.used(), 24);
+        let ended = table.sweep(0..BUCKETS, 10, 1000, |number| Some(server(number, flags[number as usize])));
+        assert_eq!((ended, table.used()), (3, 18));
+        assert_eq!([0, 1, 2, 3].map(|number| table.active(number)), [3, 0, 3, 3]);
+    }
+
+    #[test]
+    fn connections_of_an_entry_that_is_not_in_use_end() {
+        let mut table = table();
+        table.open(40_000, 0);
+        table.open(40_000, 1);
+        let ended = table.sweep(0..BUCKETS, 10, 1000, |number| (number == 0).then(|| server(0, 0)));
+        assert_eq!((ended, table.used(), table.active(1)), (1, 2, 0));
+    }
+
+    #[test]
+    fn each_server_is_looked_up_once() {
+        let mut table = table();
+        for client in 0..5 {
+            table.open(40_000 + client, 2);
+        }
+        let looks = std::cell::Cell::new(0);
+        let ended = table.sweep(0..BUCKETS, 10, 1000, |number| {
+            looks.set(looks.get() + 1);
+            Some(server(number, 0))
+        });
+        assert_eq!((ended, looks.get()), (0, 1));
     }
 }

@@ -36,9 +36,12 @@ pub struct Layout {
 /// Lays out a virtual server. `last_weights` are the last weights of its servers that were not 0: mh keeps the slots of a
 /// server that is set to 0, so that no other server's clients move.
 pub fn layout(id: &ServiceId, service: &Service, last_weights: &[u32]) -> Layout {
-    let count = service.servers.len();
+    // Who leaves has no part in it any more.
+    let present: Vec<usize> =
+        (0..service.servers.len()).filter(|&server| !service.servers[server].is_leaving).collect();
+    let count = present.len();
     // The schedulers go by the kernel's order, in which the server added last comes first.
-    let configured = |position: usize| kernel_position(position, count);
+    let configured = |position: usize| present[kernel_position(position, count)];
     let in_kernel_order: Vec<_> = (0..count).map(|position| &service.servers[configured(position)]).collect();
     let weights: Vec<u32> = in_kernel_order.iter().map(|server| server.weight).collect();
     let mut scaled = weights.clone();
@@ -56,6 +59,10 @@ pub fn layout(id: &ServiceId, service: &Service, last_weights: &[u32]) -> Layout
     }
     if service.flags.fallback {
         flags |= service_flag::FALLBACK;
+    }
+    let thresholds = in_kernel_order.iter().any(|server| server.upper_threshold > 0);
+    if thresholds {
+        flags |= service_flag::THRESHOLDS;
     }
     let available = |position: usize| weights[position] > 0;
     match service.scheduler {
@@ -76,7 +83,8 @@ pub fn layout(id: &ServiceId, service: &Service, last_weights: &[u32]) -> Layout
         }
         Scheduler::Sh => {
             let mut slots = [NONE; SH_SLOTS];
-            sh_table(&weights, available, service.flags.fallback, &mut slots);
+            // With thresholds the program searches itself: which servers take connections changes with each of them.
+            sh_table(&weights, available, service.flags.fallback && !thresholds, &mut slots);
             Layout { method: Method::SourceHash, flags, slots: table(&slots), stateless: weighted, first: 0 }
         }
         Scheduler::Mh => {
@@ -121,10 +129,22 @@ mod tests {
                 port: 80,
                 forward: Forward::Nat,
                 weight,
+                is_leaving: false,
+                upper_threshold: 0,
+                lower_threshold: 0,
             })
             .collect();
         let id = ServiceId { address: [192, 0, 2, 1].into(), port: 80, protocol: Protocol::Tcp };
-        (id, Service { scheduler, flags: SchedulerFlags::default(), servers })
+        (
+            id,
+            Service {
+                scheduler,
+                flags: SchedulerFlags::default(),
+                expire_nodest: true,
+                expire_quiescent: false,
+                servers,
+            },
+        )
     }
 
     fn lay(scheduler: Scheduler, weights: &[u32]) -> Layout {
@@ -173,6 +193,37 @@ mod tests {
         for (old, new) in before.slots.iter().zip(&after.slots) {
             assert_eq!(*new, old.filter(|&server| server != 1));
         }
+    }
+
+    #[test]
+    fn a_server_that_leaves_is_as_if_it_were_not_there() {
+        for &scheduler in Scheduler::ALL {
+            let (id, mut with) = service(scheduler, &[1, 3, 2]);
+            with.servers[1].is_leaving = true;
+            let mut without = with.clone();
+            without.servers.remove(1);
+            let (with, without) = (layout(&id, &with, &[1, 3, 2]), layout(&id, &without, &[1, 2]));
+            let moved = |slots: &[Option<usize>]| -> Vec<_> {
+                slots.iter().map(|slot| slot.map(|server| if server == 0 { 0 } else { server + 1 })).collect()
+            };
+            assert_eq!(with.slots, moved(&without.slots), "{scheduler}");
+            assert_eq!((with.stateless, with.first), (moved(&without.stateless), without.first));
+        }
+    }
+
+    #[test]
+    fn with_thresholds_the_program_searches_for_another_slot_itself() {
+        let (id, mut service) = service(Scheduler::Sh, &[1, 0, 2]);
+        service.flags.fallback = true;
+        let without = layout(&id, &service, &[1, 0, 2]);
+        assert!(without.slots.iter().all(Option::is_some) && without.flags & service_flag::THRESHOLDS == 0);
+        service.servers[2].upper_threshold = 9;
+        let with = layout(&id, &service, &[1, 0, 2]);
+        assert_eq!(with.flags, without.flags | service_flag::THRESHOLDS);
+        for (old, new) in without.slots.iter().zip(&with.slots) {
+            assert!(new.is_none() || new == old);
+        }
+        assert!(with.slots.contains(&None));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use lb_common::{
     settings::{SETTINGS, Settings, TRACE},
 };
 
-use super::local;
+use super::{local, pins::Pins};
 use crate::config::Timeouts;
 
 /// The program, as `cargo xtask build` made it; empty when it was not built.
@@ -37,6 +37,28 @@ pub struct Sizes {
     pub servers: u32,
     /// Slots of all virtual servers.
     pub slots: u32,
+}
+
+impl Sizes {
+    /// Whether maps of this size hold what `wanted` was made for, with some room to spare ([`super::tables::sizes_for`] doubles
+    /// what is needed).
+    pub fn holds(&self, wanted: &Self) -> bool {
+        let enough = |have: u32, want: u32| u64::from(have) * 4 >= u64::from(want) * 3;
+        enough(self.services, wanted.services)
+            && enough(self.servers, wanted.servers)
+            && enough(self.slots, wanted.slots)
+    }
+
+    /// No map smaller than `least`.
+    #[must_use]
+    pub fn at_least(self, least: &Self) -> Self {
+        Self {
+            max_connections: self.max_connections,
+            services: self.services.max(least.services),
+            servers: self.servers.max(least.servers),
+            slots: self.slots.max(least.slots),
+        }
+    }
 }
 
 /// Why the program is not in the kernel.
@@ -89,13 +111,26 @@ pub enum LoadError {
 ///
 /// # Errors
 /// See [`LoadError`].
-pub fn load(object: &[u8], sizes: Sizes, settings: &Settings, trace: bool) -> Result<Ebpf, LoadError> {
+pub fn load(
+    object: &[u8],
+    sizes: Sizes,
+    settings: &Settings,
+    trace: bool,
+    pins: Option<&Pins>,
+) -> Result<Ebpf, LoadError> {
     if object.is_empty() {
         return Err(LoadError::NotBuilt);
     }
     let trace = u8::from(trace);
     let buckets = settings.buckets;
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for name in map_name::ALL.into_iter().filter(|_| pins.is_some()) {
+        if let Some(pins) = pins {
+            // Taken from there if it is there already, else made and pinned there.
+            loader.map_pin_path(name, pins.map(name));
+        }
+    }
+    let mut ebpf = loader
         .override_global(SETTINGS, settings, true)
         .override_global(TRACE, &trace, true)
         .map_max_entries(map_name::SERVICES, sizes.services)
@@ -120,11 +155,24 @@ pub fn load(object: &[u8], sizes: Sizes, settings: &Settings, trace: bool) -> Re
     Ok(ebpf)
 }
 
-/// The settings of a program for this configuration, with a new secret for the flow hash.
+/// The settings of a program for this configuration.
+pub fn settings(clock: Clock, max_connections: u32, timeouts: &Timeouts, hash_keys: HashKeys) -> Settings {
+    Settings {
+        hash_keys,
+        buckets: buckets_for(max_connections),
+        clock_shift: clock.shift(),
+        netns_cookie: local::netns_cookie(),
+        fragment_timeout: clock.ticks(fragment::TIMEOUT),
+        reserved: 0,
+        timeouts: state_timeouts(clock, timeouts),
+    }
+}
+
+/// A new secret for the flow hash.
 ///
 /// # Errors
 /// When the kernel gives no random numbers.
-pub fn settings(clock: Clock, max_connections: u32, timeouts: &Timeouts) -> io::Result<Settings> {
+pub fn new_hash_keys() -> io::Result<HashKeys> {
     let mut random = [0u8; 40];
     let mut filled = 0;
     while filled < random.len() {
@@ -137,15 +185,7 @@ pub fn settings(clock: Clock, max_connections: u32, timeouts: &Timeouts) -> io::
     for (key, bytes) in keys.iter_mut().zip(random.chunks_exact(4)) {
         *key = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     }
-    Ok(Settings {
-        hash_keys: HashKeys(keys),
-        buckets: buckets_for(max_connections),
-        clock_shift: clock.shift(),
-        netns_cookie: local::netns_cookie(),
-        fragment_timeout: clock.ticks(fragment::TIMEOUT),
-        reserved: 0,
-        timeouts: state_timeouts(clock, timeouts),
-    })
+    Ok(HashKeys(keys))
 }
 
 /// By state: after how many ticks without a packet a connection is forgotten. The configuration sets what `ipvsadm

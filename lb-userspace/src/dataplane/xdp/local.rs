@@ -9,18 +9,20 @@ use std::{
 use anyhow::Context;
 use aya::{
     Ebpf,
-    programs::{CgroupAttachMode, CgroupSockAddr},
+    programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
 };
+
+use super::pins::Pins;
 
 /// The programs, for IPv4 and IPv6.
 const PROGRAMS: [&str; 2] = ["connect4", "connect6"];
 
 /// Attaches the programs to the root of the control groups: they see every process, and look at those of this network
-/// namespace only. They are detached with the object.
+/// namespace only. Without pins they are detached with the object.
 ///
 /// # Errors
 /// When there is no cgroup2 file system, or the kernel refuses. Packets from outside are balanced all the same.
-pub fn attach(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+pub fn attach(ebpf: &mut Ebpf, pins: Option<&Pins>) -> anyhow::Result<()> {
     let mounts = fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
     let root =
         cgroup_root(&mounts).context("no cgroup2 file system is mounted (mount -t cgroup2 none PATH)")?;
@@ -29,7 +31,18 @@ pub fn attach(ebpf: &mut Ebpf) -> anyhow::Result<()> {
         let Some(program) = ebpf.program_mut(name) else { continue };
         let program: &mut CgroupSockAddr = program.try_into()?;
         // A BPF link takes no flags, and leaves room for other programs by itself.
-        program.attach(&group, CgroupAttachMode::Single).with_context(|| format!("cannot attach {name}"))?;
+        let id = program
+            .attach(&group, CgroupAttachMode::Single)
+            .with_context(|| format!("cannot attach {name}"))?;
+        if let Some(pins) = pins {
+            let link = FdLink::try_from(program.take_link(id)?)?;
+            // In the place of the one that an earlier agent has pinned. For a moment both are attached: the second finds an
+            // address that is no virtual server's any more.
+            let new = pins.cgroup(&format!("{name}-new"));
+            let _ = fs::remove_file(&new);
+            link.pin(&new)?;
+            fs::rename(&new, pins.cgroup(name))?;
+        }
     }
     Ok(())
 }

@@ -6,7 +6,10 @@ use std::{
     num::NonZeroUsize,
     os::fd::AsFd,
     ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicU64},
+    sync::atomic::{
+        AtomicU32, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -56,6 +59,22 @@ impl<T: aya::Pod> Mapped<T> {
     pub fn copy(&self, index: u32) -> T {
         // SAFETY: inside the mapping; volatile because others write it, and any bytes are a `T`.
         unsafe { self.element(index).read_volatile() }
+    }
+
+    /// Writes one element in words of eight bytes, each of them at once. Who reads it meanwhile sees the words of the old and the
+    /// new one mixed, as with the kernel's own update of an array.
+    pub fn store(&self, index: u32, value: &T) {
+        const { assert!(align_of::<T>() <= 8) };
+        let target = self.element(index).cast::<u64>();
+        let source = (&raw const *value).cast::<u64>();
+        for word in 0..size_of::<T>() / 8 {
+            // SAFETY: inside both, since the size is a multiple of 8; the target is aligned to 8 as the kernel's elements are,
+            // and shared by atomic access only.
+            unsafe {
+                AtomicU64::from_ptr(target.add(word)).store(source.add(word).read_unaligned(), Relaxed);
+            };
+        }
+        std::sync::atomic::fence(SeqCst);
     }
 
     /// The 32-bit word at `offset` bytes into an element.

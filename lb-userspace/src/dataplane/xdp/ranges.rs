@@ -28,6 +28,28 @@ impl Ranges {
         Some(start)
     }
 
+    /// Takes a range at a place; false when any of it is taken or outside.
+    pub fn take_at(&mut self, start: u32, len: u32) -> bool {
+        if len == 0 {
+            return true;
+        }
+        let Some(end) = start.checked_add(len) else { return false };
+        let Some(at) = self.free.partition_point(|&(free, _)| free <= start).checked_sub(1) else {
+            return false;
+        };
+        if end > self.free[at].0 + self.free[at].1 {
+            return false;
+        }
+        let (free, free_len) = self.free.remove(at);
+        if end < free + free_len {
+            self.free.insert(at, (end, free + free_len - end));
+        }
+        if free < start {
+            self.free.insert(at, (free, start - free));
+        }
+        true
+    }
+
     /// Gives back a range that [`Self::take`] gave.
     pub fn give(&mut self, start: u32, len: u32) {
         if len == 0 {
@@ -51,6 +73,23 @@ mod tests {
     use super::*;
 
     proptest! {
+        #[test]
+        fn what_is_taken_at_a_place_is_taken_once(places in proptest::collection::vec((0u32..64, 1u32..8), 0..40)) {
+            let mut ranges = Ranges::new(64);
+            let mut owned: Vec<(u32, u32)> = Vec::new();
+            for (start, len) in places {
+                let is_free = start + len <= 64 && owned.iter().all(|&(s, l)| start + len <= s || s + l <= start);
+                prop_assert_eq!(ranges.take_at(start, len), is_free);
+                if is_free {
+                    owned.push((start, len));
+                }
+            }
+            for (start, len) in owned {
+                ranges.give(start, len);
+            }
+            prop_assert_eq!(ranges.take(64), Some(0));
+        }
+
         #[test]
         fn no_two_owners_share_a_slot_and_nothing_is_lost(steps in proptest::collection::vec((0u32..20, any::<bool>()), 0..200)) {
             let mut ranges = Ranges::new(256);

@@ -1,50 +1,87 @@
 //! Virtual and real servers in the program's maps.
+//!
+//! The maps hold everything: [`Tables::open`] reads back what an earlier agent wrote, and [`Tables::damaged`] compares. What
+//! stands here beside them are indices.
+
+mod entries;
+mod inventory;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     mem::offset_of,
     net::IpAddr,
-    sync::atomic::Ordering::SeqCst,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::Ordering::SeqCst},
 };
 
 use anyhow::{Context, ensure};
-use aya::{
-    Ebpf,
-    maps::{Array, HashMap, MapData, PerCpuArray},
-};
+use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuValues};
 use lb_common::{
-    Addr, Port,
-    checksum::Delta,
+    Addr,
     conn::NONE,
     filter::{MAC_BASE, MAP_WORDS, Role, WORDS, mac_position, position},
-    ip_proto, map_name,
-    server::{self, Forwarding, Load, ServerStats, next_hop_flag},
-    service::{self, Cursor, ServiceKey},
+    server::{self, Load, ServerStats, server_flag},
+    service::{self, Cursor, ServiceKey, Slot},
 };
 
-use super::{layout::layout, mapped::Mapped, ranges::Ranges};
+use super::{
+    layout::{Layout, layout},
+    mapped::Mapped,
+    ranges::Ranges,
+    stats::StatsReader,
+};
 use crate::{
-    config::{Forward, Protocol},
-    desired::{Server, Service, ServiceId, State},
-    netlink::{NextHop, Resolution},
+    config::Forward,
+    desired::{Server, ServerId, Service, ServiceId, State},
+    netlink::Resolution,
 };
+use entries::Hop;
+pub use entries::in_use;
 
-/// The maps that say what is served, and what the agent put into them.
+/// The maps that say what is served.
+pub struct Maps {
+    pub services: HashMap<MapData, ServiceKey, service::Service>,
+    pub nat_servers: HashMap<MapData, ServiceKey, u32>,
+    pub stats: PerCpuArray<MapData, ServerStats>,
+    pub cursors: Mapped<Cursor>,
+    pub slots: Mapped<Slot>,
+    pub servers: Arc<Mapped<server::Server>>,
+    pub loads: Arc<Mapped<Load>>,
+    pub filter: Mapped<u64>,
+    /// Of `services` and `stats`, to read many elements at once.
+    pub services_fd: OwnedFd,
+    pub stats_fd: OwnedFd,
+}
+
+/// The maps and who has which part of them.
 pub struct Tables {
-    services: HashMap<MapData, ServiceKey, service::Service>,
-    nat_servers: HashMap<MapData, ServiceKey, u32>,
-    cursors: Array<MapData, Cursor>,
-    slots: Array<MapData, u32>,
-    servers: Array<MapData, server::Server>,
-    /// What stands in `servers`: a system call for each look would be too slow for a sweep.
-    entries: BTreeMap<u32, server::Server>,
-    stats: PerCpuArray<MapData, ServerStats>,
-    filter: Mapped<u64>,
+    maps: Maps,
     placed: BTreeMap<ServiceId, Placed>,
+    /// Servers that were taken out and whose connections may not all be over.
+    gone: BTreeMap<Ident, Gone>,
+    /// The numbers of the servers that have an address.
+    by_address: BTreeMap<IpAddr, BTreeSet<u32>>,
     hops: BTreeMap<IpAddr, Hop>,
     free_services: Ranges,
     free_servers: Ranges,
     free_slots: Ranges,
+}
+
+/// By what a real server is known as long as any connection of it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Ident {
+    service: ServiceId,
+    address: IpAddr,
+    port: u16,
+    forward: Forward,
+}
+
+/// A server that was taken out.
+struct Gone {
+    number: u32,
+    /// How often the connection table had been looked through when it was found without connections.
+    empty_since: Option<u64>,
 }
 
 /// Where a virtual server stands in the maps.
@@ -57,49 +94,33 @@ struct Placed {
     numbers: Vec<u32>,
     slots: (u32, u32),
     stateless: (u32, u32),
+    entry: service::Service,
+    /// Of what was written to both ranges of slots.
+    slots_hash: u64,
 }
 
-/// A next hop as the program wants it, and the source address for tunnels.
-#[derive(Clone, Copy)]
-struct Hop {
-    next_hop: server::NextHop,
-    source: Addr,
+/// What a change takes before it writes anything; given back when it fails.
+struct Reserved {
+    index: u32,
+    numbers: Vec<u32>,
+    /// Those of `numbers` that were free before.
+    fresh: Vec<u32>,
+    slots: (u32, u32),
+    stateless: (u32, u32),
 }
 
 impl Tables {
-    /// Takes the maps of a program that serves nothing yet.
-    ///
-    /// # Errors
-    /// When a map is missing or is not what it should be.
-    pub fn new(ebpf: &mut Ebpf, sizes: super::Sizes) -> anyhow::Result<Self> {
-        let filter: Mapped<u64> =
-            Mapped::new(super::map_fd(ebpf, map_name::FILTER)?, MAP_WORDS).context("cannot map FILTER")?;
-        for word in MAC_BASE..MAP_WORDS {
-            filter.cell(word).store(u64::MAX, SeqCst);
-        }
-        Ok(Self {
-            services: super::take(ebpf, map_name::SERVICES)?,
-            nat_servers: super::take(ebpf, map_name::NAT_SERVERS)?,
-            cursors: super::take(ebpf, map_name::CURSORS)?,
-            slots: super::take(ebpf, map_name::SLOTS)?,
-            servers: super::take(ebpf, map_name::SERVERS)?,
-            entries: BTreeMap::new(),
-            stats: super::take(ebpf, map_name::SERVER_STATS)?,
-            filter,
-            placed: BTreeMap::new(),
-            hops: BTreeMap::new(),
-            free_services: Ranges::new(sizes.services),
-            free_servers: Ranges::new(sizes.servers),
-            free_slots: Ranges::new(sizes.slots),
-        })
-    }
-
     /// What is served.
     pub fn state(&self) -> State {
         self.placed.iter().map(|(id, placed)| (*id, placed.service.clone())).collect()
     }
 
-    /// The real servers of a virtual server with their numbers, in the configuration's order.
+    /// What one virtual server is.
+    pub fn service(&self, id: &ServiceId) -> Option<&Service> {
+        self.placed.get(id).map(|placed| &placed.service)
+    }
+
+    /// The real servers of a virtual server with their numbers, in their order.
     pub fn servers_of(&self, id: &ServiceId) -> impl Iterator<Item = (Server, u32)> + '_ {
         self.placed
             .get(id)
@@ -107,30 +128,60 @@ impl Tables {
             .flat_map(|placed| placed.service.servers.iter().copied().zip(placed.numbers.iter().copied()))
     }
 
-    /// The numbers of all real servers.
+    /// The number of a server that was taken out and may still have connections.
+    pub fn gone_number(&self, id: &ServerId, forward: Forward) -> Option<u32> {
+        let ServerId { service, address, port } = *id;
+        self.gone.get(&Ident { service, address, port, forward }).map(|gone| gone.number)
+    }
+
+    /// The numbers of all real servers, also of those that were taken out and may still have connections.
     pub fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
-        self.placed.values().flat_map(|placed| placed.numbers.iter().copied())
+        let placed = self.placed.values().flat_map(|placed| placed.numbers.iter().copied());
+        placed.chain(self.gone.values().map(|gone| gone.number))
     }
 
     /// A real server's entry.
     pub fn server(&self, number: u32) -> Option<server::Server> {
-        self.entries.get(&number).copied().filter(|server| server.forwarding != 0)
+        entries::in_use(&self.maps.servers, number)
     }
 
-    /// A real server's counters, summed over all CPUs.
+    /// The entries of all real servers, for other threads.
+    pub fn shared_servers(&self) -> Arc<Mapped<server::Server>> {
+        Arc::clone(&self.maps.servers)
+    }
+
+    /// The counts of connections.
+    pub fn loads(&self) -> &Arc<Mapped<Load>> {
+        &self.maps.loads
+    }
+
+    /// The counters' map.
+    pub fn stats(&self) -> &PerCpuArray<MapData, ServerStats> {
+        &self.maps.stats
+    }
+
+    /// The counters of all servers, for a reader in another thread.
     ///
     /// # Errors
-    /// When the map cannot be read.
-    pub fn stats(&self, number: u32) -> anyhow::Result<ServerStats> {
-        let mut sum = ServerStats::default();
-        for cpu in self.stats.get(&number, 0)?.iter() {
-            sum.connections += cpu.connections;
-            sum.packets_in += cpu.packets_in;
-            sum.bytes_in += cpu.bytes_in;
-            sum.packets_out += cpu.packets_out;
-            sum.bytes_out += cpu.bytes_out;
+    /// When there is no descriptor left.
+    pub fn stats_reader(&self) -> anyhow::Result<StatsReader> {
+        Ok(StatsReader::new(self.maps.stats_fd.try_clone()?, self.numbers().collect()))
+    }
+
+    /// Frames for any MAC address are for this machine, until [`Self::set_macs`] says which.
+    pub fn accept_every_mac(&self) {
+        for word in MAC_BASE..MAP_WORDS {
+            self.maps.filter.cell(word).store(u64::MAX, SeqCst);
         }
-        Ok(sum)
+    }
+
+    /// No server has any connection: the connection table is new.
+    pub fn clear_loads(&self) {
+        for number in self.numbers() {
+            for field in [offset_of!(Load, active), offset_of!(Load, inactive)] {
+                self.maps.loads.word(number, field).store(0, SeqCst);
+            }
+        }
     }
 
     /// Brings in a virtual server, or changes one that is there. Everything that its entry names is written before
@@ -138,61 +189,35 @@ impl Tables {
     ///
     /// # Errors
     /// When the maps are too small or the kernel refuses; what was there before then stays.
-    pub fn put(&mut self, id: &ServiceId, service: &Service, loads: &Mapped<Load>) -> anyhow::Result<()> {
-        let old = self.placed.remove(id);
-        let last_weights: Vec<u32> = service
-            .servers
-            .iter()
-            .map(|server| match server.weight {
-                0 => old.as_ref().and_then(|old| old.last_weight_of(server)).unwrap_or(0),
-                weight => weight,
-            })
-            .collect();
+    pub fn put(&mut self, id: &ServiceId, service: &Service) -> anyhow::Result<()> {
+        let last_weights = self.last_weights(id, service);
         let plan = layout(id, service, &last_weights);
-        let index = match &old {
-            Some(old) => old.index,
-            None => self.free_services.take(1).context("no room for another virtual server")?,
-        };
-        let mut numbers = Vec::with_capacity(service.servers.len());
+        let reserved = self.reserve(id, service, &plan)?;
+        let entry = entries::service(service, &plan, reserved.index, reserved.slots, reserved.stateless);
+        if let Err(error) = self.write(id, service, &last_weights, &plan, &reserved, entry) {
+            self.give_back(id, &reserved);
+            return Err(error);
+        }
+        let slots_hash = hash_of(&plan, &reserved.numbers);
+        let Reserved { index, numbers, slots, stateless, .. } = reserved;
         for server in &service.servers {
-            let number = match old.as_ref().and_then(|old| old.number_of(server)) {
-                Some(number) => number,
-                None => {
-                    let number = self.free_servers.take(1).context("no room for another real server")?;
-                    self.add_server(id, server, index, number, loads)?;
-                    number
-                }
-            };
-            loads.word(number, offset_of!(Load, weight)).store(server.weight, SeqCst);
-            numbers.push(number);
+            self.gone.remove(&Ident::of(id, server));
         }
-        let slots = self.write_slots(&plan.slots, &numbers)?;
-        let stateless = self.write_slots(&plan.stateless, &numbers)?;
-        if old.is_none() {
-            self.cursors.set(index, Cursor { count: plan.first, reserved: [0; 15] }, 0)?;
-        }
-        self.mark(Addr::from_ip(id.address), Role::Virtual);
-        let entry = service::Service {
+        let placed = Placed {
+            service: service.clone(),
+            last_weights,
             index,
-            method: plan.method as u8,
-            flags: plan.flags,
-            reserved: 0,
-            slots_base: slots.0,
-            slots_len: slots.1,
-            stateless_base: stateless.0,
-            stateless_len: stateless.1,
+            numbers,
+            slots,
+            stateless,
+            entry,
+            slots_hash,
         };
-        self.services.insert(key_of(id), entry, 0)?;
-        if let Some(old) = old {
-            let gone = old.numbers.iter().filter(|number| !numbers.contains(number));
-            for &number in gone {
-                self.remove_server(id, number)?;
-            }
+        if let Some(old) = self.placed.insert(*id, placed) {
+            self.take_out_missing(id, &old)?;
             self.free_slots.give(old.slots.0, old.slots.1);
             self.free_slots.give(old.stateless.0, old.stateless.1);
         }
-        self.placed
-            .insert(*id, Placed { service: service.clone(), last_weights, index, numbers, slots, stateless });
         Ok(())
     }
 
@@ -200,17 +225,39 @@ impl Tables {
     /// may have it.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel refuses; then it stays.
     pub fn remove(&mut self, id: &ServiceId) -> anyhow::Result<()> {
-        let placed = self.placed.remove(id).with_context(|| format!("{id:?} is not served"))?;
-        self.services.remove(&key_of(id))?;
-        for &number in &placed.numbers {
-            self.remove_server(id, number)?;
+        let placed = self.placed.get(id).with_context(|| format!("{id:?} is not served"))?;
+        remove_key(&mut self.maps.services, &entries::service_key(id))?;
+        let expire = placed.service.expire_nodest;
+        let Some(placed) = self.placed.remove(id) else { return Ok(()) };
+        for (server, number) in placed.service.servers.iter().zip(&placed.numbers) {
+            self.take_out(id, server, *number, expire)?;
         }
         self.free_slots.give(placed.slots.0, placed.slots.1);
         self.free_slots.give(placed.stateless.0, placed.stateless.1);
         self.free_services.give(placed.index, 1);
         Ok(())
+    }
+
+    /// Frees the numbers of servers that went and have no connection any more. `passes`: how often the connection table has been
+    /// looked through.
+    pub fn collect(&mut self, passes: u64) {
+        let loads = &self.maps.loads;
+        let mut over = Vec::new();
+        for (ident, gone) in &mut self.gone {
+            let load = loads.copy(gone.number);
+            if load.active != 0 || load.inactive != 0 {
+                gone.empty_since = None;
+            } else if passes > *gone.empty_since.get_or_insert(passes) + 1 {
+                // Two whole looks: whoever was entering a connection when the server went has finished.
+                over.push((*ident, gone.number));
+            }
+        }
+        for (ident, number) in over {
+            self.gone.remove(&ident);
+            self.forget(ident.address, number);
+        }
     }
 
     /// Sets the MAC addresses whose frames are for this machine. Until then all are.
@@ -220,142 +267,254 @@ impl Tables {
             let (word, bit) = mac_position(u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]));
             words[(word - MAC_BASE) as usize] |= bit;
         }
-        for (index, word) in (MAC_BASE..).zip(words) {
-            self.filter.cell(index).store(word, SeqCst);
+        for (index, word) in (MAC_BASE..MAP_WORDS).zip(words) {
+            self.maps.filter.cell(index).store(word, SeqCst);
         }
     }
 
     /// Sets how frames reach an address, for every real server that has it. `keeps_tags`: no VLAN device sits on the
     /// interface.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn set_next_hop(
-        &mut self,
-        target: IpAddr,
-        resolution: &Resolution,
-        keeps_tags: bool,
-    ) -> anyhow::Result<()> {
-        let hop = match resolution {
-            Resolution::Resolved(next_hop) => {
-                Hop { next_hop: to_wire(next_hop, keeps_tags), source: Addr::from_ip(next_hop.source) }
-            }
-            Resolution::Unresolved(_) => Hop {
-                next_hop: server::NextHop::default(),
-                source: self.hops.get(&target).map_or(Addr::default(), |old| old.source),
-            },
-        };
+    pub fn set_next_hop(&mut self, target: IpAddr, resolution: &Resolution, keeps_tags: bool) {
+        let hop = Hop::new(resolution, keeps_tags, self.hops.get(&target));
         self.hops.insert(target, hop);
-        let concerned: Vec<u32> = self
-            .placed
-            .values()
-            .flat_map(|placed| placed.service.servers.iter().zip(&placed.numbers))
-            .filter(|(server, _)| server.address == target)
-            .map(|(_, number)| *number)
-            .collect();
-        for number in concerned {
-            let Some(mut entry) = self.entries.get(&number).copied() else { continue };
-            entry.next_hop = hop.next_hop;
-            entry.tunnel_source = hop.source;
-            self.set_server(number, entry)?;
+        for &number in self.by_address.get(&target).into_iter().flatten() {
+            if let Some(mut entry) = self.server(number) {
+                hop.write_to(&mut entry);
+                self.maps.servers.store(number, &entry);
+            }
         }
-        Ok(())
     }
 
-    fn add_server(
+    /// The last weight of each server of `service` that was not 0.
+    fn last_weights(&self, id: &ServiceId, service: &Service) -> Vec<u32> {
+        let last = |server: &Server| match (server.weight, self.number_of(id, server)) {
+            (0, Some(number)) => self.server(number).map_or(0, |entry| entry.last_weight),
+            (weight, _) => weight,
+        };
+        service.servers.iter().map(last).collect()
+    }
+
+    /// The number that a server has, or had and may have again.
+    fn number_of(&self, id: &ServiceId, server: &Server) -> Option<u32> {
+        let placed = self.placed.get(id);
+        let there = placed.and_then(|placed| {
+            let at = placed.service.servers.iter().position(|other| is_same(other, server))?;
+            Some(placed.numbers[at])
+        });
+        there.or_else(|| self.gone_number(&server.id(*id), server.forward))
+    }
+
+    fn reserve(&mut self, id: &ServiceId, service: &Service, plan: &Layout) -> anyhow::Result<Reserved> {
+        let index = match self.placed.get(id) {
+            Some(old) => old.index,
+            None => self.free_services.take(1).context("no room for another virtual server")?,
+        };
+        let mut reserved =
+            Reserved { index, numbers: Vec::new(), fresh: Vec::new(), slots: (0, 0), stateless: (0, 0) };
+        if let Err(error) = self.reserve_rest(id, service, plan, &mut reserved) {
+            self.give_back(id, &reserved);
+            return Err(error);
+        }
+        Ok(reserved)
+    }
+
+    fn reserve_rest(
         &mut self,
         id: &ServiceId,
-        server: &Server,
-        service: u32,
-        number: u32,
-        loads: &Mapped<Load>,
+        service: &Service,
+        plan: &Layout,
+        reserved: &mut Reserved,
     ) -> anyhow::Result<()> {
-        let (addr, vip) = (Addr::from_ip(server.address), Addr::from_ip(id.address));
-        let forwarding = match server.forward {
-            Forward::Nat => Forwarding::Nat,
-            Forward::Dr => Forwarding::Dr,
-            Forward::Tun => Forwarding::Tun,
-        };
-        let nat = forwarding == Forwarding::Nat;
-        let hop = self.hops.get(&server.address);
-        let entry = server::Server {
-            addr,
-            vip,
-            port: Port::from_number(server.port),
-            vport: Port::from_number(id.port),
-            forwarding: forwarding as u8,
-            reserved: [0; 3],
-            nat_delta: if nat { Delta::ZERO.addr(vip, addr).folded() } else { 0 },
-            reserved2: 0,
-            service,
-            tunnel_source: hop.map_or(Addr::default(), |hop| hop.source),
-            next_hop: hop.map_or(server::NextHop::default(), |hop| hop.next_hop),
-            reserved3: [0; 8],
-        };
-        for field in [offset_of!(Load, active), offset_of!(Load, inactive), offset_of!(Load, stateless_at)] {
-            loads.word(number, field).store(0, SeqCst);
+        for server in &service.servers {
+            let number = match self.number_of(id, server) {
+                Some(number) => number,
+                None => {
+                    let number = self.free_servers.take(1).context("no room for another real server")?;
+                    reserved.fresh.push(number);
+                    number
+                }
+            };
+            reserved.numbers.push(number);
         }
-        let cpus = self.stats.get(&number, 0)?.len();
-        self.stats.set(number, aya::maps::PerCpuValues::try_from(vec![ServerStats::default(); cpus])?, 0)?;
-        self.set_server(number, entry)?;
-        if nat {
-            self.mark(addr, Role::NatServer);
-            self.nat_servers.insert(nat_key(id, server.address, server.port), number, 0)?;
-        }
+        let mut range = |len: usize| {
+            let len = u32::try_from(len)?;
+            let base =
+                self.free_slots.take(len).context("no room for the slots of another virtual server")?;
+            anyhow::Ok((base, len))
+        };
+        reserved.slots = range(plan.slots.len())?;
+        reserved.stateless = range(plan.stateless.len())?;
         Ok(())
     }
 
-    /// Makes a real server's entry say that nobody is there. Its number is not used again while the agent lives, so
-    /// that no connection of it goes to another.
-    fn remove_server(&mut self, id: &ServiceId, number: u32) -> anyhow::Result<()> {
-        let Some(mut entry) = self.entries.get(&number).copied() else { return Ok(()) };
-        if entry.forwarding == Forwarding::Nat as u8 {
-            let key = ServiceKey::new(entry.addr, entry.port, proto_of(id.protocol));
-            if self.nat_servers.get(&key, 0).is_ok_and(|there| there == number) {
-                self.nat_servers.remove(&key)?;
+    /// Undoes [`Self::reserve`] and what [`Self::write`] has done of it.
+    fn give_back(&mut self, id: &ServiceId, reserved: &Reserved) {
+        for &number in &reserved.fresh {
+            if let Some(entry) = self.server(number) {
+                self.remove_nat(id, &entry, number);
+                self.forget(entry.addr.to_ip(), number);
+            } else {
+                self.free_servers.give(number, 1);
             }
         }
-        entry.forwarding = 0;
-        self.set_server(number, entry)
+        self.free_slots.give(reserved.slots.0, reserved.slots.1);
+        self.free_slots.give(reserved.stateless.0, reserved.stateless.1);
+        if !self.placed.contains_key(id) {
+            self.free_services.give(reserved.index, 1);
+        }
     }
 
-    fn set_server(&mut self, number: u32, entry: server::Server) -> anyhow::Result<()> {
-        self.servers.set(number, entry, 0)?;
-        self.entries.insert(number, entry);
+    fn write(
+        &mut self,
+        id: &ServiceId,
+        service: &Service,
+        last_weights: &[u32],
+        plan: &Layout,
+        reserved: &Reserved,
+        entry: service::Service,
+    ) -> anyhow::Result<()> {
+        for &number in &reserved.fresh {
+            self.clear_counts(number)?;
+        }
+        for (position, (server, &number)) in service.servers.iter().zip(&reserved.numbers).enumerate() {
+            let hop = self.hops.get(&server.address).copied();
+            let old = self.server(number);
+            let mut new = entries::server(id, service, server, reserved.index, hop.or(old.map(Hop::of)));
+            new.position = u32::try_from(position)?;
+            new.last_weight = last_weights[position];
+            self.maps.servers.store(number, &new);
+            self.by_address.entry(server.address).or_default().insert(number);
+            let load = |field: usize| self.maps.loads.word(number, field);
+            let before = load(offset_of!(Load, upper)).swap(server.upper_threshold, SeqCst);
+            if server.upper_threshold > before {
+                // A higher threshold counts at once, as with IPVS.
+                load(offset_of!(Load, overloaded)).store(0, SeqCst);
+            }
+            load(offset_of!(Load, lower)).store(server.lower_threshold, SeqCst);
+            load(offset_of!(Load, weight)).store(entries::weight(server), SeqCst);
+            if server.forward == Forward::Nat {
+                self.mark(new.addr, Role::NatServer);
+                self.maps.nat_servers.insert(entries::nat_key(id, server), number, 0)?;
+            }
+        }
+        self.write_slots(reserved.slots, &plan.slots, &reserved.numbers);
+        self.write_slots(reserved.stateless, &plan.stateless, &reserved.numbers);
+        if !self.placed.contains_key(id) {
+            let cursor = self.maps.cursors.word(reserved.index, offset_of!(Cursor, count));
+            cursor.store(plan.first, SeqCst);
+        }
+        self.mark(Addr::from_ip(id.address), Role::Virtual);
+        self.maps.services.insert(entries::service_key(id), entry, 0)?;
         Ok(())
     }
 
     /// Writes positions as server numbers into slots of their own.
-    fn write_slots(&mut self, positions: &[Option<usize>], numbers: &[u32]) -> anyhow::Result<(u32, u32)> {
-        let len = u32::try_from(positions.len())?;
-        let base = self.free_slots.take(len).context("no room for the slots of another virtual server")?;
-        for (slot, position) in (base..).zip(positions) {
-            let number = position.map_or(NONE, |position| numbers[position]);
-            self.slots.set(slot, number, 0)?;
+    fn write_slots(&self, range: (u32, u32), positions: &[Option<usize>], numbers: &[u32]) {
+        for (slot, position) in (range.0..).zip(positions) {
+            self.maps.slots.word(slot, 0).store(number_at(*position, numbers), SeqCst);
         }
-        Ok((base, len))
+    }
+
+    /// A number that had another server begins at zero.
+    fn clear_counts(&mut self, number: u32) -> anyhow::Result<()> {
+        if self.maps.servers.copy(number).addr == Addr::default() {
+            // It has never been used since the kernel made the maps.
+            return Ok(());
+        }
+        self.maps.loads.store(number, &Load::default());
+        let cpus = self.maps.stats.get(&number, 0)?.len();
+        let zeros = PerCpuValues::try_from(vec![ServerStats::default(); cpus])?;
+        self.maps.stats.set(number, zeros, 0)?;
+        Ok(())
+    }
+
+    /// Takes out those servers of `old` that the virtual server no longer has.
+    fn take_out_missing(&mut self, id: &ServiceId, old: &Placed) -> anyhow::Result<()> {
+        let Some(new) = self.placed.get(id) else { return Ok(()) };
+        let expire = new.service.expire_nodest;
+        let missing: Vec<(Server, u32)> = old
+            .service
+            .servers
+            .iter()
+            .zip(&old.numbers)
+            .filter(|(_, number)| !new.numbers.contains(number))
+            .map(|(server, number)| (*server, *number))
+            .collect();
+        for (server, number) in missing {
+            self.take_out(id, &server, number, expire)?;
+        }
+        Ok(())
+    }
+
+    fn take_out(&mut self, id: &ServiceId, server: &Server, number: u32, expire: bool) -> anyhow::Result<()> {
+        if let Some(mut entry) = self.server(number) {
+            self.remove_nat(id, &entry, number);
+            entry.flags |= server_flag::GONE | server_flag::NO_NEW;
+            entry.flags &= !(server_flag::KEEP | server_flag::LEAVING);
+            if !expire {
+                entry.flags |= server_flag::KEEP;
+            }
+            self.maps.servers.store(number, &entry);
+        }
+        self.gone.insert(Ident::of(id, server), Gone { number, empty_since: None });
+        Ok(())
+    }
+
+    /// Nobody translates answers of a server without a connection once it is gone.
+    fn remove_nat(&mut self, id: &ServiceId, entry: &server::Server, number: u32) {
+        let key = ServiceKey::new(entry.addr, entry.port, entries::proto(id.protocol));
+        if self.maps.nat_servers.get(&key, 0).is_ok_and(|there| there == number) {
+            // It was there a moment ago; if it is not any more, all is well.
+            let _ = self.maps.nat_servers.remove(&key);
+        }
+    }
+
+    /// Makes a number free.
+    fn forget(&mut self, address: IpAddr, number: u32) {
+        let mut entry = self.maps.servers.copy(number);
+        entry.forwarding = 0;
+        self.maps.servers.store(number, &entry);
+        if let Some(numbers) = self.by_address.get_mut(&address) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.by_address.remove(&address);
+            }
+        }
+        self.free_servers.give(number, 1);
     }
 
     fn mark(&self, addr: Addr, role: Role) {
         let (word, bit) = position(addr, role);
-        self.filter.cell(word).fetch_or(bit, SeqCst);
+        self.maps.filter.cell(word).fetch_or(bit, SeqCst);
     }
 }
 
-impl Placed {
-    /// Where a real server stands that stays; its weight may change, all else makes it another server.
-    fn position_of(&self, server: &Server) -> Option<usize> {
-        self.service.servers.iter().position(|there| {
-            (there.address, there.port, there.forward) == (server.address, server.port, server.forward)
-        })
-    }
+/// The number in a slot.
+fn number_at(position: Option<usize>, numbers: &[u32]) -> u32 {
+    position.map_or(NONE, |position| numbers[position])
+}
 
-    fn number_of(&self, server: &Server) -> Option<u32> {
-        self.position_of(server).map(|position| self.numbers[position])
-    }
+/// Of all slots of a virtual server, to see whether somebody has changed them.
+fn hash_of(plan: &Layout, numbers: &[u32]) -> u64 {
+    let all = plan.slots.iter().chain(&plan.stateless);
+    hash_slots(all.map(|position| number_at(*position, numbers)))
+}
 
-    fn last_weight_of(&self, server: &Server) -> Option<u32> {
-        self.position_of(server).map(|position| self.last_weights[position])
+fn hash_slots(slots: impl Iterator<Item = u32>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    slots.for_each(|number| number.hash(&mut hasher));
+    hasher.finish()
+}
+
+/// Whether two entries mean the same server: its weight may change, all else makes it another one.
+fn is_same(one: &Server, other: &Server) -> bool {
+    (one.address, one.port, one.forward) == (other.address, other.port, other.forward)
+}
+
+impl Ident {
+    fn of(id: &ServiceId, server: &Server) -> Self {
+        let Server { address, port, forward, .. } = *server;
+        Self { service: *id, address, port, forward }
     }
 }
 
@@ -366,53 +525,38 @@ pub fn slots_needed(id: &ServiceId, service: &Service) -> usize {
     plan.slots.len() + plan.stateless.len()
 }
 
-fn proto_of(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => ip_proto::TCP,
-        Protocol::Udp => ip_proto::UDP,
-    }
-}
-
-fn key_of(id: &ServiceId) -> ServiceKey {
-    ServiceKey::new(Addr::from_ip(id.address), Port::from_number(id.port), proto_of(id.protocol))
-}
-
-fn nat_key(id: &ServiceId, address: IpAddr, port: u16) -> ServiceKey {
-    ServiceKey::new(Addr::from_ip(address), Port::from_number(port), proto_of(id.protocol))
-}
-
-fn to_wire(hop: &NextHop, keeps_tags: bool) -> server::NextHop {
-    let mut vlan = [0; 2];
-    for (word, tag) in vlan.iter_mut().zip(&hop.vlans) {
-        let ([a, b], [c, d]) = (tag.tpid.to_be_bytes(), tag.vid.to_be_bytes());
-        *word = u32::from_ne_bytes([a, b, c, d]);
-    }
-    server::NextHop {
-        ifindex: hop.ifindex,
-        mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
-        flags: next_hop_flag::RESOLVED | if keeps_tags { next_hop_flag::KEEP_TAGS } else { 0 },
-        tags: u8::try_from(hop.vlans.len().min(NextHop::MAX_VLANS)).unwrap_or(0),
-        macs: server::Macs::new(hop.destination_mac, hop.source_mac),
-        vlan,
-        reserved: 0,
-    }
-}
-
-/// Checks that a state fits the maps, before anything is loaded.
+/// How large the maps must be for a state.
 ///
 /// # Errors
-/// When it does not.
-pub fn check_sizes(state: &State) -> anyhow::Result<super::Sizes> {
+/// When no map can be that large.
+pub fn sizes_for(state: &State) -> anyhow::Result<super::Sizes> {
     let servers: usize = state.values().map(|service| service.servers.len()).sum();
     let slots: usize = state.iter().map(|(id, service)| slots_needed(id, service)).sum();
     // Room for as much again: changes write the new before they free the old.
     let room = |needed: usize, least: u32| u32::try_from(needed * 2).map(|needed| needed.max(least));
     let sizes = super::Sizes {
         max_connections: 0,
-        services: room(state.len(), 64)?,
-        servers: room(servers, 256)?,
-        slots: room(slots, 16_384)?,
+        services: room(state.len(), 256)?,
+        servers: room(servers, 1024)?,
+        slots: room(slots, 65_536)?,
     };
     ensure!(sizes.servers < 1 << 24, "{servers} real servers are more than the program can number");
     Ok(sizes)
+}
+
+/// Removes a key that may be gone already.
+fn remove_key<V: aya::Pod>(
+    map: &mut HashMap<MapData, ServiceKey, V>,
+    key: &ServiceKey,
+) -> anyhow::Result<()> {
+    match map.remove(key) {
+        Ok(()) => Ok(()),
+        Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+        Err(aya::maps::MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
 }

@@ -1,0 +1,211 @@
+//! What people ask for through the socket.
+
+use std::{net::SocketAddr, time::Instant};
+
+use tokio::sync::oneshot;
+
+use super::{Agent, Ending, Incoming, events::Severity, report, unix_now};
+use crate::{
+    api::{
+        ConnectionBatch, Request, ServerAddress,
+        types::{Action, Order, Ordered, OrderedServer, Override},
+    },
+    desired::{Condition, ServerId, ServiceId},
+};
+
+impl Agent {
+    /// Answers a request; says how to end if that was asked for.
+    pub(super) async fn answer(&mut self, request: Request, incoming: &mut Incoming) -> Option<Ending> {
+        // A client that left does not miss its answer.
+        match request {
+            Request::Status(reply) => match self.status() {
+                Ok(status) => drop(reply.send(status)),
+                Err(error) => tracing::error!("cannot read the status: {error:#}"),
+            },
+            Request::Connections { limit, reply } => {
+                let list = self.plane.connection_list();
+                tokio::task::spawn_blocking(move || match list {
+                    Ok(list) => report::send_connections(&list, limit, &reply),
+                    Err(error) => drop(reply.blocking_send(ConnectionBatch::Failed(format!("{error:#}")))),
+                });
+            }
+            Request::Events(reply) => drop(reply.send(self.events.list())),
+            Request::Reload(reply) => drop(reply.send(self.reload(incoming).await)),
+            Request::Order { order, reply } => drop(reply.send(self.order(&order))),
+            Request::Stop { stop, reply } => return Some(stopped(stop.detach, reply)),
+        }
+        None
+    }
+
+    /// Does what an operator orders, and keeps it for later agents.
+    fn order(&mut self, order: &Order) -> Result<Ordered, String> {
+        let now = unix_now();
+        let concerned = self.find_servers(order)?;
+        for (_, id) in &concerned {
+            let order = match order.action {
+                Action::Drain { timeout_seconds } => Some(Override::Drain {
+                    until: timeout_seconds.map(|seconds| now.saturating_add(seconds)),
+                }),
+                Action::Disable => Some(Override::Disable),
+                Action::Weight { weight } => Some(Override::Weight { weight }),
+                Action::Enable => None,
+            };
+            match order {
+                Some(order) => self.inputs.orders.insert(*id, order),
+                None => self.inputs.orders.remove(id),
+            };
+            self.drained.remove(id);
+        }
+        for (name, id) in &concerned {
+            let subject = format!("{name}/{}", SocketAddr::new(id.address, id.port));
+            match order.action {
+                Action::Weight { weight } => {
+                    self.events.tell(Severity::Good, &subject, format!("weight {weight} by operator"));
+                }
+                Action::Enable => {
+                    self.events.tell(Severity::Good, &subject, "orders lifted by operator".to_owned());
+                }
+                // The change of its condition says it.
+                Action::Drain { .. } | Action::Disable => {}
+            }
+        }
+        self.refresh(concerned.iter().map(|(_, id)| id.service).collect::<std::collections::BTreeSet<_>>());
+        let not_kept = self.orders.save(&self.inputs.orders).err().map(|error| {
+            let text = format!("{} cannot be written: {error}", self.orders.path().display());
+            tracing::error!("an operator's order will not survive a restart: {text}");
+            text
+        });
+        let servers = concerned
+            .into_iter()
+            .map(|(virtual_server, id)| OrderedServer {
+                virtual_server,
+                address: SocketAddr::new(id.address, id.port),
+                connections: self.connections_of(&id),
+            })
+            .collect();
+        Ok(Ordered { servers, not_kept })
+    }
+
+    /// The real servers that an order means, each with the name of its virtual server.
+    fn find_servers(&self, order: &Order) -> Result<Vec<(String, ServerId)>, String> {
+        let wanted: ServerAddress = order.server.parse()?;
+        let (mut found, mut others) = (Vec::new(), Vec::new());
+        for virtual_server in &self.config.virtual_servers {
+            if order.virtual_server.as_ref().is_some_and(|name| *name != virtual_server.name) {
+                continue;
+            }
+            for server in &virtual_server.real_servers {
+                let service = ServiceId::of(virtual_server);
+                let id = ServerId { service, address: server.address, port: server.port };
+                if wanted.matches(SocketAddr::new(server.address, server.port)) {
+                    found.push((virtual_server.name.clone(), id));
+                } else {
+                    others.push(format!(
+                        "{}/{}",
+                        virtual_server.name,
+                        SocketAddr::new(server.address, server.port)
+                    ));
+                }
+            }
+        }
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        if let Some(name) = &order.virtual_server
+            && !self.config.virtual_servers.iter().any(|one| one.name == *name)
+        {
+            let names: Vec<_> = self.config.virtual_servers.iter().map(|one| one.name.clone()).collect();
+            return Err(format!("there is no virtual server \"{name}\"; {}", some_of(&names)));
+        }
+        Err(format!("there is no real server {}; {}", order.server, some_of(&others)))
+    }
+
+    /// Active and inactive connections of a real server, also of one that has been taken out.
+    pub(super) fn connections_of(&self, id: &ServerId) -> u64 {
+        self.numbers_of(id)
+            .map(|number| {
+                let load = self.plane.server_load(number);
+                u64::from(load.active) + u64::from(load.inactive)
+            })
+            .sum()
+    }
+
+    fn numbers_of(&self, id: &ServerId) -> impl Iterator<Item = u32> + '_ {
+        let (address, port) = (id.address, id.port);
+        self.plane
+            .servers_of(&id.service)
+            .filter(move |(server, _)| (server.address, server.port) == (address, port))
+            .map(|(_, number)| number)
+    }
+
+    /// Looks at what drains: says when it is done, and takes out what the configuration no longer has.
+    pub(super) fn follow_drains(&mut self) {
+        let now = unix_now();
+        let mut concerned = std::collections::BTreeSet::new();
+        let orders: Vec<(ServerId, Override)> =
+            self.inputs.orders.iter().map(|(id, order)| (*id, *order)).collect();
+        for (id, order) in orders {
+            let Override::Drain { until } = order else { continue };
+            if until.is_some_and(|until| until <= now) {
+                let has_ended = self.condition_of(&id).is_none_or(|one| *one == Condition::Disabled);
+                if !has_ended {
+                    concerned.insert(id.service);
+                }
+            } else if self.condition_of(&id) == Some(&Condition::Draining)
+                && self.connections_of(&id) == 0
+                && self.drained.insert(id)
+            {
+                self.since.insert(id, Instant::now());
+                self.tell_drained(&id);
+            }
+        }
+        let empty = |service: &ServiceId, server: &crate::desired::Server| {
+            self.connections_of(&server.id(*service)) == 0
+        };
+        let mut draining = self.inputs.draining.clone();
+        let ended = draining.end(now, empty);
+        if !ended.is_empty() {
+            self.inputs.draining = draining;
+            for id in &ended {
+                self.tell_drained(id);
+                concerned.insert(id.service);
+            }
+        }
+        if !concerned.is_empty() {
+            self.refresh(concerned);
+            self.set_targets();
+        }
+    }
+
+    fn tell_drained(&mut self, id: &ServerId) {
+        let left = self.connections_of(id);
+        let subject = format!("{}/{}", self.name_of(&id.service), SocketAddr::new(id.address, id.port));
+        let text = match left {
+            0 => "drained: it has no connections any more".to_owned(),
+            left => format!("taken out with {left} connections: its time to drain is over"),
+        };
+        self.events.tell(Severity::Good, &subject, text);
+    }
+
+    fn condition_of(&self, id: &ServerId) -> Option<&Condition> {
+        let position = *self.positions.get(&id.service)?;
+        let servers = &self.config.virtual_servers[position].real_servers;
+        let index = servers.iter().position(|one| (one.address, one.port) == (id.address, id.port))?;
+        self.outcomes.get(&id.service)?.conditions.get(index)
+    }
+}
+
+fn stopped(detach: bool, reply: oneshot::Sender<()>) -> Ending {
+    tracing::info!("ordered to stop{}", if detach { " and to detach" } else { "" });
+    let _ = reply.send(());
+    if detach { Ending::Detach } else { Ending::Keep }
+}
+
+fn some_of(names: &[String]) -> String {
+    const MOST: usize = 8;
+    match names {
+        [] => "there are none".to_owned(),
+        _ if names.len() <= MOST => format!("there are {}", names.join(", ")),
+        _ => format!("there are {}, and {} more", names[..MOST].join(", "), names.len() - MOST),
+    }
+}

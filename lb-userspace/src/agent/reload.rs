@@ -1,0 +1,231 @@
+//! Taking a new configuration while serving: all of it or nothing.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use super::{Agent, Incoming, changes::spawn_metrics, events::Severity, open_pins, unix_now};
+use crate::{
+    api::types::{LastReload, Reloaded},
+    config::{self, Config},
+    dataplane::{DataPlane as _, xdp::XdpPlane},
+    desired::{ServiceId, desired_with, outcome},
+    mail::Mailer,
+};
+
+/// How long a reload waits for the next hops of new servers before it serves them.
+const NEW_NEXT_HOPS: Duration = Duration::from_millis(300);
+
+impl Agent {
+    /// Reads the configuration file again. A file with a mistake, or one that cannot be put into force, changes nothing.
+    pub(super) async fn reload(&mut self, incoming: &mut Incoming) -> Result<Reloaded, String> {
+        let result = self.try_reload(incoming).await;
+        let (succeeded, message) = match &result {
+            Ok(done) => {
+                (true, format!("{} added, {} changed, {} removed", done.added, done.changed, done.removed))
+            }
+            Err(mistakes) => (false, mistakes.clone()),
+        };
+        if succeeded {
+            self.work.reloads_succeeded += 1;
+            self.loaded_at = unix_now();
+            self.events.tell(
+                Severity::Good,
+                "configuration",
+                format!("reloaded: virtual servers: {message}"),
+            );
+        } else {
+            self.work.reloads_failed += 1;
+            for line in message.lines() {
+                tracing::error!("{line}");
+            }
+            let first = message.lines().next().unwrap_or_default();
+            self.events.tell(
+                Severity::Bad,
+                "configuration",
+                format!("not reloaded, nothing has changed: {first}"),
+            );
+        }
+        self.last_reload = Some(LastReload { at: unix_now(), succeeded, message });
+        result
+    }
+
+    async fn try_reload(&mut self, incoming: &mut Incoming) -> Result<Reloaded, String> {
+        let (new, warnings) =
+            config::load(&self.options.config).map_err(|errors| errors.to_string().trim_end().to_owned())?;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        let needs_restart = self.check_head(&new)?;
+
+        // Everything that can fail without having changed anything comes first.
+        let mailer = match &new.mail {
+            Some(_)
+                if new.mail == self.config.mail
+                    && new.director.router_id == self.config.director.router_id =>
+            {
+                None
+            }
+            Some(mail) => Some(
+                Mailer::new(mail, &new.director.router_id).map_err(|error| format!("[mail]: {error:#}"))?,
+            ),
+            None => None,
+        };
+        let metrics = if new.metrics == self.config.metrics {
+            None
+        } else {
+            Some(spawn_metrics(&new, &self.to_agent).await.map_err(|error| format!("{error:#}"))?)
+        };
+        if let Err(error) = self.reopen_if_needed(&new).await {
+            if let Some(Some(task)) = metrics {
+                task.abort();
+            }
+            return Err(format!("{error:#}"));
+        }
+
+        if new.mail != self.config.mail || mailer.is_some() {
+            self.mailer = mailer;
+        }
+        if let Some(metrics) = metrics
+            && let Some(old) = std::mem::replace(&mut self.metrics, metrics)
+        {
+            old.abort();
+        }
+        let before = std::mem::replace(&mut self.config, new);
+        self.inputs.now = unix_now();
+        let served = self.plane.observe();
+        self.inputs.draining.follow(&served, Some(&before), &self.config, self.inputs.now);
+        self.forget_reports();
+        self.tell_before_taking(&before);
+        self.take_configuration();
+        let known: BTreeSet<IpAddr> = self.resolutions.keys().copied().collect();
+        let targets = self.set_targets();
+        let new_targets = targets.difference(&known).copied().collect();
+        self.wait_for_next_hops(&new_targets, NEW_NEXT_HOPS, &mut incoming.changes).await;
+        let damaged = self.plane.damaged().map_err(|error| format!("{error:#}"))?;
+        let done = self.reconcile(&damaged);
+        self.set_checks();
+        self.resolutions.retain(|address, _| targets.contains(address));
+        if done.failed > 0 {
+            return Err(format!(
+                "the file is in force, but the kernel refuses {} changes, which are tried again: see the log",
+                done.failed
+            ));
+        }
+        Ok(Reloaded {
+            added: done.added,
+            changed: done.changed,
+            removed: done.removed,
+            warnings: warnings.iter().map(ToString::to_string).collect(),
+            needs_restart,
+        })
+    }
+
+    /// What of `[director]` cannot change while the agent runs.
+    fn check_head(&self, new: &Config) -> Result<Vec<String>, String> {
+        let (old, new) = (&self.config.director, &new.director);
+        if old.instance != new.instance {
+            return Err(format!(
+                "{}: director.instance = \"{}\": cannot change while it runs as \"{}\"; stop this director and start the \
+                 other",
+                self.options.config.display(),
+                new.instance,
+                old.instance
+            ));
+        }
+        let mut needs_restart = Vec::new();
+        if old.script_user != new.script_user {
+            needs_restart.push("director.script_user".to_owned());
+        }
+        Ok(needs_restart)
+    }
+
+    /// Settings that stand in the program itself, interfaces, and more servers than the maps hold, need the program to be
+    /// loaded again: it takes the place of the old one in one step.
+    async fn reopen_if_needed(&mut self, new: &Config) -> anyhow::Result<()> {
+        let old = &self.config.director;
+        let is_attached_right =
+            old.interfaces == new.director.interfaces && old.xdp_mode == new.director.xdp_mode;
+        let mut inputs_draining = self.inputs.draining.clone();
+        inputs_draining.follow(&self.plane.observe(), Some(&self.config), new, unix_now());
+        let wanted = {
+            // With every server up: as much room as it can ever need.
+            let inputs = crate::desired::Inputs { draining: inputs_draining, ..Default::default() };
+            desired_with(new, &inputs)
+        };
+        if is_attached_right && self.plane.has_settings_of(new) && self.plane.holds(&wanted)? {
+            return Ok(());
+        }
+        let pins = match open_pins(&self.options, new) {
+            Ok(pins) if self.plane.pins().is_some() => pins,
+            _ => anyhow::bail!(
+                "director.interfaces, director.xdp_mode, director.max_connections, timeouts, or more servers than there is room \
+                 for: without pins these need a restart of the agent ({})",
+                self.unpinned.as_deref().unwrap_or("the pins are gone")
+            ),
+        };
+        if let Err(error) = XdpPlane::check_interfaces(&new.director.interfaces, Some(&pins)).await {
+            pins.abandon();
+            return Err(error);
+        }
+        let mut plane = XdpPlane::open(new, &wanted, self.options.trace, pins)?;
+        plane.attach(&new.director.interfaces, new.director.xdp_mode).await?;
+        plane.set_macs(&self.links.iter().filter_map(|link| link.mac).collect());
+        self.plane = plane;
+        Ok(())
+    }
+
+    /// Looks up where virtual servers stand, and what follows from the inputs for them.
+    pub(super) fn take_configuration(&mut self) {
+        self.positions = self
+            .config
+            .virtual_servers
+            .iter()
+            .enumerate()
+            .map(|(position, virtual_server)| (ServiceId::of(virtual_server), position))
+            .collect();
+        self.outcomes = self
+            .config
+            .virtual_servers
+            .iter()
+            .map(|virtual_server| (ServiceId::of(virtual_server), outcome(virtual_server, &self.inputs)))
+            .collect();
+        self.inputs.quorum = self.outcomes.iter().map(|(id, outcome)| (*id, outcome.quorum.is_up)).collect();
+    }
+
+    /// Forgets what checks said that are no more.
+    fn forget_reports(&mut self) {
+        let mut there = BTreeSet::new();
+        for virtual_server in &self.config.virtual_servers {
+            for server in &virtual_server.real_servers {
+                for (index, _) in (0..).zip(&server.health_checks) {
+                    let service = ServiceId::of(virtual_server);
+                    there.insert(crate::health::CheckId {
+                        service,
+                        address: server.address,
+                        port: server.port,
+                        index,
+                    });
+                }
+            }
+        }
+        self.inputs.reports.retain(|id, _| there.contains(id));
+    }
+
+    /// Says which servers the new configuration no longer has.
+    fn tell_before_taking(&mut self, before: &Config) {
+        let names: std::collections::BTreeMap<ServiceId, &str> =
+            before.virtual_servers.iter().map(|one| (ServiceId::of(one), one.name.as_str())).collect();
+        let mut told = Vec::new();
+        for (id, name) in &names {
+            for leaver in self.inputs.draining.leavers(id) {
+                let address = std::net::SocketAddr::new(leaver.server.address, leaver.server.port);
+                told.push((
+                    format!("{name}/{address}"),
+                    "not in the configuration any more: draining".to_owned(),
+                ));
+            }
+        }
+        for (subject, text) in told {
+            self.events.tell(Severity::Good, &subject, text);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! From nothing, or from what an earlier agent has left, to a data plane that serves.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::{sync::mpsc, time::timeout_at};
+
+use super::{Agent, Incoming, Options, changes::spawn_metrics, events::Events, open_pins, unix_now};
+use crate::{
+    api::{Request, types::Work},
+    config::Config,
+    dataplane::{DataPlane as _, xdp::XdpPlane},
+    desired::{Inputs, ServiceId, State, desired_with},
+    health::{CheckId, Health, Report},
+    mail::Mailer,
+    netlink::{Change, Reason, Resolution, Timing, Watcher},
+    notify::Notifier,
+    orders,
+    process::User,
+};
+
+/// How long the start waits for the neighbours of real servers before it serves the others.
+const FIRST_NEXT_HOPS: Duration = Duration::from_secs(2);
+
+impl Agent {
+    /// Takes over what an earlier agent has left, brings it to what the configuration asks for, finds the next hops, and only
+    /// then attaches.
+    pub(super) async fn start(
+        options: Options,
+        config: Config,
+        to_agent: mpsc::Sender<Request>,
+    ) -> anyhow::Result<(Self, Incoming)> {
+        let (pins, unpinned) = match open_pins(&options, &config) {
+            Ok(pins) => (Some(pins), None),
+            Err(reason) => {
+                tracing::warn!("nothing is pinned, so a restart will interrupt connections: {reason}");
+                (None, Some(reason))
+            }
+        };
+        if let Err(error) = XdpPlane::check_interfaces(&config.director.interfaces, pins.as_ref()).await {
+            pins.iter().for_each(crate::dataplane::xdp::Pins::abandon);
+            return Err(error);
+        }
+        let user = script_user(&config)?;
+        let mailer =
+            config.mail.as_ref().map(|mail| Mailer::new(mail, &config.director.router_id)).transpose()?;
+        let metrics = spawn_metrics(&config, &to_agent).await?;
+        let store = orders::Store::new(&state_directory(&options), &config.director.instance);
+        let mut inputs = Inputs { orders: load_orders(&store), now: unix_now(), ..Inputs::default() };
+
+        // Without what is left the state is that of the configuration alone: enough to know the sizes.
+        let wanted = desired_with(&config, &inputs);
+        let plane = match pins {
+            Some(pins) => XdpPlane::open(&config, &wanted, options.trace, pins)?,
+            None => XdpPlane::load(&config, &wanted, options.trace)?,
+        };
+        let left = plane.observe();
+        if plane.is_adopted() {
+            tracing::info!("took over the data plane that an earlier agent had left, with its connections");
+        }
+        inputs.draining.follow(&left, None, &config, inputs.now);
+        inputs.reports = known_down(&config, &left);
+
+        let (health, reports) = Health::spawn(user.clone()).context("no thread for health checks")?;
+        let (watcher, changes) = Watcher::spawn(Timing::default())?;
+        let (to_samples, samples) = mpsc::channel(1);
+        let mut agent = Self {
+            options,
+            positions: BTreeMap::new(),
+            plane,
+            unpinned,
+            inputs,
+            outcomes: BTreeMap::new(),
+            since: BTreeMap::new(),
+            drained: BTreeSet::new(),
+            orders: store,
+            health,
+            notifier: Notifier::new(user),
+            mailer,
+            metrics,
+            to_agent,
+            events: Events::default(),
+            work: Work::default(),
+            loaded_at: unix_now(),
+            last_reload: None,
+            started: Instant::now(),
+            links: Vec::new(),
+            resolutions: BTreeMap::new(),
+            watcher,
+            rates: BTreeMap::new(),
+            to_samples,
+            config,
+        };
+        let mut incoming = Incoming { reports, changes, samples };
+        agent.take_configuration();
+        let damaged = agent.plane.damaged()?;
+        agent.reconcile(&damaged);
+        let targets = agent.set_targets();
+        agent.look_at_links().await;
+        agent.say_missing_addresses();
+        agent.wait_for_next_hops(&targets, FIRST_NEXT_HOPS, &mut incoming.changes).await;
+        let director = agent.config.director.clone();
+        agent.plane.attach(&director.interfaces, director.xdp_mode).await?;
+        agent.set_checks();
+        Ok((agent, incoming))
+    }
+
+    /// Waits a moment for the next hops of `targets`, so that the first connections find all of them.
+    pub(super) async fn wait_for_next_hops(
+        &mut self,
+        targets: &BTreeSet<IpAddr>,
+        limit: Duration,
+        changes: &mut mpsc::Receiver<Change>,
+    ) {
+        let until = tokio::time::Instant::now() + limit;
+        let is_open = |resolution: Option<&Resolution>| {
+            matches!(resolution, None | Some(Resolution::Unresolved(Reason::NeighbourPending { .. })))
+        };
+        while targets.iter().any(|target| is_open(self.resolutions.get(target))) {
+            match timeout_at(until, changes.recv()).await {
+                Ok(Some(change)) => self.next_hop_changed(change),
+                Ok(None) | Err(_) => break,
+            }
+        }
+    }
+
+    /// One line for the log and the service manager.
+    pub(super) fn say_ready(&self) -> String {
+        let interfaces: Vec<String> =
+            self.plane.attachments().iter().map(|a| format!("{} ({})", a.name, a.mode)).collect();
+        let text = format!(
+            "instance {}: serving {} virtual servers on {}",
+            self.config.director.instance,
+            self.config.virtual_servers.len(),
+            interfaces.join(", ")
+        );
+        tracing::info!("{text}");
+        text
+    }
+
+    /// Virtual addresses that this machine does not have: nobody answers ARP or neighbour discovery for them here. That is
+    /// right on a director that stands by, and where a router sends them here.
+    pub(super) fn say_missing_addresses(&self) {
+        let own: BTreeSet<IpAddr> =
+            self.links.iter().flat_map(|link| link.addresses.iter().copied()).collect();
+        let wanted: BTreeSet<IpAddr> =
+            self.config.virtual_servers.iter().map(|server| server.address).collect();
+        for address in wanted.difference(&own) {
+            tracing::warn!(
+                "virtual address {address} is on no interface of this machine; unless a router or another program brings its \
+                 packets here: ip address add {address}/{} dev {}",
+                if address.is_ipv4() { 32 } else { 128 },
+                self.config.director.interfaces[0]
+            );
+        }
+    }
+}
+
+/// The user as whom scripts run.
+///
+/// # Errors
+/// When the configuration names one that does not exist.
+fn script_user(config: &Config) -> anyhow::Result<Option<User>> {
+    let name = config.director.script_user.as_ref();
+    name.map(|name| User::find(name).with_context(|| format!("director.script_user = \"{name}\"")))
+        .transpose()
+}
+
+fn state_directory(options: &Options) -> PathBuf {
+    // systemd tells where `StateDirectory=` is.
+    let by_systemd =
+        || std::env::var_os("STATE_DIRECTORY").filter(|path| !path.is_empty()).map(PathBuf::from);
+    options
+        .state
+        .clone()
+        .or_else(by_systemd)
+        .unwrap_or_else(|| Path::new(orders::DEFAULT_DIRECTORY).to_owned())
+}
+
+/// Orders of an earlier agent's operators. A file that cannot be read costs the orders, not the service.
+fn load_orders(store: &orders::Store) -> BTreeMap<crate::desired::ServerId, crate::api::types::Override> {
+    let problem = |error: &io::Error| {
+        tracing::error!(
+            "what operators had ordered is not known, since {} cannot be read: {error}",
+            store.path().display()
+        );
+    };
+    store.load().inspect_err(problem).unwrap_or_default()
+}
+
+/// Servers that an earlier agent had found down: they stay so until their first check has passed.
+fn known_down(config: &Config, left: &State) -> BTreeMap<CheckId, Report> {
+    let mut reports = BTreeMap::new();
+    for virtual_server in &config.virtual_servers {
+        let service = ServiceId::of(virtual_server);
+        let Some(there) = left.get(&service) else { continue };
+        for server in &virtual_server.real_servers {
+            let serves = there
+                .servers
+                .iter()
+                .any(|one| (one.address, one.port) == (server.address, server.port) && !one.is_leaving);
+            if serves {
+                continue;
+            }
+            for (index, _) in (0..).zip(&server.health_checks) {
+                let id = CheckId { service, address: server.address, port: server.port, index };
+                let detail = "not in service before this agent started, and not checked since".to_owned();
+                reports.insert(id, Report { id, is_up: false, weight: None, drain: false, detail });
+            }
+        }
+    }
+    reports
+}

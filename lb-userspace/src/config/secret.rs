@@ -1,0 +1,73 @@
+//! What no message shows: the values of keys that hold passwords.
+
+/// What stands in the place of a secret.
+pub(super) const HIDDEN: &str = "***";
+
+/// The only key that holds a secret. Others are guessed from their names: unknown keys, headers, broken lines.
+pub(super) const KEY: &str = "password";
+
+/// Parts of the names of keys and headers that hold secrets.
+const WORDS: [&str; 9] =
+    ["password", "passwd", "passphrase", "secret", "token", "authorization", "cookie", "api-key", "api_key"];
+
+/// Whether the value of `key` is a secret. Mistyped keys count too: their values are shown when they are refused.
+pub(super) fn is_secret(key: &str) -> bool {
+    if key == "password_file" {
+        return false;
+    }
+    // Longer than any key by far; the comparison below would cost.
+    if key.len() > 64 {
+        return true;
+    }
+    let key = key.to_ascii_lowercase();
+    WORDS.iter().any(|word| key.contains(word)) || strsim::damerau_levenshtein(&key, KEY) <= 3
+}
+
+/// Whether a line that could not be read may hold a secret.
+pub(super) fn is_secret_line(line: &str) -> bool {
+    let mut words =
+        line.split(|letter: char| !letter.is_ascii_alphanumeric() && !matches!(letter, '_' | '-'));
+    words.any(|word| !word.is_empty() && is_secret(word))
+}
+
+/// Hides what follows an assignment to a secret inside of a longer value, such as an inline table.
+pub(super) fn hide(shown: String) -> String {
+    let Some(equals) = shown.match_indices('=').map(|(at, _)| at).find(|at| {
+        let key = shown[..*at].trim_end().trim_end_matches(['"', '\'']);
+        let begin = key.rfind(|letter: char| !letter.is_ascii_alphanumeric() && !matches!(letter, '_' | '-'));
+        is_secret(
+            &key[begin.map_or(0, |begin| begin + key[begin..].chars().next().map_or(1, char::len_utf8))..],
+        )
+    }) else {
+        return shown;
+    };
+    format!("{} {HIDDEN}", &shown[..=equals])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_of_the_pen_are_secret_too() {
+        for key in
+            ["password", "Password", "pasword", "passwort", "pass_word", "passwd", "smtp_password", "Cookie"]
+        {
+            assert!(is_secret(key), "{key}");
+        }
+        for key in
+            ["password_file", "path", "paths", "payload", "port", "user", "router_id", "to", "host", "server"]
+        {
+            assert!(!is_secret(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn assignments_inside_of_values_are_hidden() {
+        let hidden = |text: &str| hide(text.to_owned());
+        assert_eq!(hidden("[1, { password = \"x\" }]"), "[1, { password = ***");
+        assert_eq!(hidden("[1, { é\"password\"=\"x\" }]"), "[1, { é\"password\"= ***");
+        assert_eq!(hidden("\"/var/lib/password-store\""), "\"/var/lib/password-store\"");
+        assert_eq!(hidden("\"/?a=1\""), "\"/?a=1\"");
+    }
+}

@@ -1,0 +1,290 @@
+//! Reading back from the maps what they hold: what an earlier agent left, and whether somebody else has changed it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem::offset_of,
+    sync::atomic::Ordering::SeqCst,
+};
+
+use anyhow::Context as _;
+use lb_common::{
+    Addr,
+    filter::{Role, position},
+    server::{self, server_flag},
+    service::{self, Cursor, ServiceKey},
+};
+
+use super::{
+    super::{Sizes, mapped::Mapped, ranges::Ranges, syscall},
+    Gone, Ident, Maps, Placed, Tables, entries, hash_slots,
+};
+use crate::desired::{Server, ServiceId};
+
+/// What the maps hold and no indices know.
+#[derive(Debug, Default)]
+pub struct Damage {
+    /// Virtual servers whose entries are not what was written.
+    pub damaged: BTreeSet<ServiceId>,
+    /// Virtual servers that somebody else has made.
+    pub strangers: usize,
+}
+
+impl Tables {
+    /// Takes the maps as they are. What makes no sense in them is taken out.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn open(maps: Maps, sizes: Sizes) -> anyhow::Result<Self> {
+        let mut tables = Self {
+            maps,
+            placed: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            hops: BTreeMap::new(),
+            free_services: Ranges::new(sizes.services),
+            free_servers: Ranges::new(sizes.servers),
+            free_slots: Ranges::new(sizes.slots),
+        };
+        tables.read_back()?;
+        Ok(tables)
+    }
+
+    fn read_back(&mut self) -> anyhow::Result<()> {
+        let found = self.services_in_kernel()?;
+        let mut servers = servers_by_service(&self.maps.servers);
+        let mut senseless = Vec::new();
+        for (key, entry) in &found {
+            if !self.adopt(key, entry, &mut servers) {
+                senseless.push(*key);
+            }
+        }
+        if !senseless.is_empty() {
+            tracing::warn!(
+                "{} entries of the map of virtual servers make no sense and are removed",
+                senseless.len()
+            );
+        }
+        for key in senseless {
+            super::remove_key(&mut self.maps.services, &key)?;
+        }
+        self.adopt_gone(servers);
+        Ok(())
+    }
+
+    /// Takes one virtual server with its real servers; false when it is not one.
+    fn adopt(
+        &mut self,
+        key: &ServiceKey,
+        entry: &service::Service,
+        servers: &mut BTreeMap<u32, Vec<(u32, server::Server)>>,
+    ) -> bool {
+        let Some(id) = entries::id_back(key) else { return false };
+        // The index of a virtual server that went may be another one's now; its servers are gone then.
+        let is_here = |server: &server::Server| {
+            server.flags & server_flag::GONE == 0 && (server.vip, server.vport) == (key.addr, key.port)
+        };
+        let all = servers.remove(&entry.index).unwrap_or_default();
+        let (mut here, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, server)| is_here(server));
+        servers.insert(entry.index, rest);
+        here.sort_by_key(|(number, server)| (server.position, *number));
+        let back: Option<Vec<Server>> = here
+            .iter()
+            .map(|(number, server)| entries::server_back(server, &self.maps.loads, *number))
+            .collect();
+        let Some(service) = back.and_then(|back| entries::service_back(entry, back)) else { return false };
+        let (slots, stateless) =
+            ((entry.slots_base, entry.slots_len), (entry.stateless_base, entry.stateless_len));
+        if !self.free_services.take_at(entry.index, 1) {
+            return false;
+        }
+        if !self.free_slots.take_at(slots.0, slots.1) {
+            self.free_services.give(entry.index, 1);
+            return false;
+        }
+        if !self.free_slots.take_at(stateless.0, stateless.1) {
+            self.free_slots.give(slots.0, slots.1);
+            self.free_services.give(entry.index, 1);
+            return false;
+        }
+        for (number, server) in &here {
+            self.take_number(*number, server);
+        }
+        let slots_hash = self.slots_hash(entry);
+        self.placed.insert(
+            id,
+            Placed {
+                service,
+                last_weights: here.iter().map(|(_, server)| server.last_weight).collect(),
+                index: entry.index,
+                numbers: here.iter().map(|(number, _)| *number).collect(),
+                slots,
+                stateless,
+                entry: *entry,
+                slots_hash,
+            },
+        );
+        true
+    }
+
+    /// Servers that no virtual server has any more: their connections may live.
+    fn adopt_gone(&mut self, servers: BTreeMap<u32, Vec<(u32, server::Server)>>) {
+        for (number, mut entry) in servers.into_values().flatten() {
+            let Some(server) = entries::server_back(&entry, &self.maps.loads, number) else { continue };
+            let Some(protocol) = entries::protocol_back(entry.proto) else { continue };
+            if entry.flags & server_flag::GONE == 0 {
+                // An agent died while it brought this one in or took it out.
+                entry.flags |= server_flag::GONE | server_flag::NO_NEW;
+                self.maps.servers.store(number, &entry);
+            }
+            self.take_number(number, &entry);
+            let service = ServiceId { address: entry.vip.to_ip(), port: entry.vport.number(), protocol };
+            self.gone.insert(Ident::of(&service, &server), Gone { number, empty_since: None });
+        }
+    }
+
+    fn take_number(&mut self, number: u32, entry: &server::Server) {
+        self.free_servers.take_at(number, 1);
+        let address = entry.addr.to_ip();
+        self.by_address.entry(address).or_default().insert(number);
+        self.hops.entry(address).or_insert(entries::Hop::of(*entry));
+    }
+
+    /// Compares the maps with what was written to them; removes what somebody else has added.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn damage(&mut self) -> anyhow::Result<Damage> {
+        let found: BTreeMap<ServiceKey, service::Service> = self.services_in_kernel()?.into_iter().collect();
+        let mut damage = Damage::default();
+        for (id, placed) in &self.placed {
+            let key = entries::service_key(id);
+            if found.get(&key) != Some(&placed.entry) || !self.is_whole(id, placed) {
+                damage.damaged.insert(*id);
+            }
+        }
+        let ours: BTreeSet<ServiceKey> = self.placed.keys().map(entries::service_key).collect();
+        for key in found.keys().filter(|key| !ours.contains(*key)) {
+            super::remove_key(&mut self.maps.services, key)?;
+            damage.strangers += 1;
+        }
+        Ok(damage)
+    }
+
+    /// Whether the servers and slots of a virtual server are as they were written.
+    fn is_whole(&self, id: &ServiceId, placed: &Placed) -> bool {
+        if self.slots_hash(&placed.entry) != placed.slots_hash {
+            return false;
+        }
+        let filter_has = |addr: Addr, role: Role| {
+            let (word, bit) = position(addr, role);
+            self.maps.filter.cell(word).load(SeqCst) & bit != 0
+        };
+        if !filter_has(Addr::from_ip(id.address), Role::Virtual) {
+            return false;
+        }
+        placed.service.servers.iter().zip(&placed.numbers).enumerate().all(|(place, (server, &number))| {
+            let there = self.maps.servers.copy(number);
+            let mut wanted =
+                entries::server(id, &placed.service, server, placed.index, Some(entries::Hop::of(there)));
+            wanted.position = u32::try_from(place).unwrap_or(u32::MAX);
+            wanted.last_weight = placed.last_weights[place];
+            let load = self.maps.loads.copy(number);
+            there == wanted
+                && load.weight == entries::weight(server)
+                && (load.upper, load.lower) == (server.upper_threshold, server.lower_threshold)
+        })
+    }
+
+    /// Takes over everything that other, smaller maps hold. The numbers of servers stay: connections have them.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or these maps are no larger.
+    pub fn import(&mut self, old: &Self) -> anyhow::Result<()> {
+        for number in old.numbers() {
+            let entry = old.maps.servers.copy(number);
+            self.maps.servers.store(number, &entry);
+            self.maps.loads.store(number, &old.maps.loads.copy(number));
+            self.maps.stats.set(number, old.maps.stats.get(&number, 0)?, 0)?;
+            self.take_number(number, &entry);
+        }
+        for (id, placed) in &old.placed {
+            self.import_service(id, placed, &old.maps.cursors)?;
+        }
+        for (ident, gone) in &old.gone {
+            self.gone.insert(*ident, Gone { number: gone.number, empty_since: None });
+        }
+        Ok(())
+    }
+
+    fn import_service(
+        &mut self,
+        id: &ServiceId,
+        old: &Placed,
+        cursors: &Mapped<Cursor>,
+    ) -> anyhow::Result<()> {
+        let plan = super::layout(id, &old.service, &old.last_weights);
+        let mut range = |len: u32| {
+            self.free_slots
+                .take(len)
+                .map(|base| (base, len))
+                .context("no room for the slots of a virtual server")
+        };
+        let (slots, stateless) = (range(old.slots.1)?, range(old.stateless.1)?);
+        anyhow::ensure!(self.free_services.take_at(old.index, 1), "two virtual servers with one number");
+        self.write_slots(slots, &plan.slots, &old.numbers);
+        self.write_slots(stateless, &plan.stateless, &old.numbers);
+        let count = offset_of!(Cursor, count);
+        self.maps.cursors.word(old.index, count).store(cursors.word(old.index, count).load(SeqCst), SeqCst);
+        for (server, &number) in old.service.servers.iter().zip(&old.numbers) {
+            if server.forward == crate::config::Forward::Nat {
+                self.maps.nat_servers.insert(entries::nat_key(id, server), number, 0)?;
+            }
+        }
+        let entry = entries::service(&old.service, &plan, old.index, slots, stateless);
+        self.maps.services.insert(entries::service_key(id), entry, 0)?;
+        let slots_hash = self.slots_hash(&entry);
+        self.placed.insert(
+            *id,
+            Placed {
+                service: old.service.clone(),
+                last_weights: old.last_weights.clone(),
+                index: old.index,
+                numbers: old.numbers.clone(),
+                slots,
+                stateless,
+                entry,
+                slots_hash,
+            },
+        );
+        Ok(())
+    }
+
+    fn services_in_kernel(&self) -> anyhow::Result<Vec<(ServiceKey, service::Service)>> {
+        let mut found = Vec::new();
+        syscall::each(&self.maps.services_fd, size_of::<service::Service>(), |key, value| {
+            // SAFETY: as many bytes as the map's value has, and any bytes are a `Service`.
+            found.push((key, unsafe { value.as_ptr().cast::<service::Service>().read_unaligned() }));
+            true
+        })
+        .context("cannot read the map of virtual servers")?;
+        Ok(found)
+    }
+
+    fn slots_hash(&self, entry: &service::Service) -> u64 {
+        let range = |base: u32, len: u32| base..base.saturating_add(len).min(self.maps.slots.len());
+        let all =
+            range(entry.slots_base, entry.slots_len).chain(range(entry.stateless_base, entry.stateless_len));
+        hash_slots(all.map(|slot| self.maps.slots.word(slot, 0).load(SeqCst)))
+    }
+}
+
+/// All servers in use, by the index of their virtual server.
+fn servers_by_service(servers: &Mapped<server::Server>) -> BTreeMap<u32, Vec<(u32, server::Server)>> {
+    let mut found: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+    for number in 0..servers.len() {
+        if let Some(entry) = entries::in_use(servers, number) {
+            found.entry(entry.service).or_default().push((number, entry));
+        }
+    }
+    found
+}

@@ -1,0 +1,197 @@
+//! How each real server is, and what follows for its virtual server.
+
+use super::{Inputs, Server, ServerId, Service, ServiceId};
+use crate::{
+    api::types::Override,
+    config::{OnFailure, RealServer, SorryServer, VirtualServer},
+    health::CheckId,
+};
+
+/// How a real server is, but for whether it can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// It gets connections.
+    Up,
+    /// A check says that it gets no new connections for now.
+    Quiet,
+    /// A check fails.
+    Down {
+        /// Which and why.
+        reason: String,
+    },
+    /// It counts as down until its first check has passed.
+    Checking,
+    /// An operator drains it.
+    Draining,
+    /// An operator has taken it out.
+    Disabled,
+}
+
+/// Whether enough real servers are alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quorum {
+    /// Whether the virtual server counts as up.
+    pub is_up: bool,
+    /// Weight of the living servers.
+    pub alive_weight: u64,
+}
+
+/// What follows from the inputs for one virtual server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What the data plane should do.
+    pub service: Service,
+    /// Of each configured real server, in order.
+    pub conditions: Vec<Condition>,
+    /// Whether enough are alive.
+    pub quorum: Quorum,
+}
+
+impl Condition {
+    /// Whether it counts for the quorum.
+    pub fn is_alive(&self) -> bool {
+        matches!(self, Self::Up)
+    }
+}
+
+/// See [`super::outcome`].
+pub fn outcome(virtual_server: &VirtualServer, inputs: &Inputs) -> Outcome {
+    let id = ServiceId::of(virtual_server);
+    let judged: Vec<(Condition, u32)> =
+        virtual_server.real_servers.iter().map(|server| judge(id, virtual_server, server, inputs)).collect();
+    let alive_weight = judged
+        .iter()
+        .filter(|(condition, _)| condition.is_alive())
+        .map(|(_, weight)| u64::from(*weight))
+        .sum();
+    let quorum = quorum(virtual_server, alive_weight, inputs.quorum.get(&id).copied());
+    let is_sorry = !quorum.is_up && virtual_server.sorry_server.is_some();
+    let mut servers: Vec<Server> = virtual_server
+        .real_servers
+        .iter()
+        .zip(&judged)
+        .filter_map(|(server, (condition, weight))| serve(server, condition, *weight, is_sorry))
+        .collect();
+    if let Some(sorry) = &virtual_server.sorry_server {
+        // While it is not needed it stays for the connections that it has.
+        let server = sorry_server(sorry);
+        let is_listed =
+            servers.iter().any(|other| (other.address, other.port) == (server.address, server.port));
+        if !is_listed {
+            servers.push(if is_sorry { server } else { server.leaving() });
+        }
+    }
+    for leaver in inputs.draining.leavers(&id) {
+        let server = leaver.server;
+        let is_listed =
+            servers.iter().any(|other| (other.address, other.port) == (server.address, server.port));
+        if !is_listed {
+            servers.push(server.leaving());
+        }
+    }
+    let service = Service {
+        scheduler: virtual_server.scheduler,
+        flags: virtual_server.scheduler_flags,
+        expire_nodest: virtual_server.expire_nodest,
+        expire_quiescent: virtual_server.expire_quiescent,
+        servers,
+    };
+    Outcome { service, conditions: judged.into_iter().map(|(condition, _)| condition).collect(), quorum }
+}
+
+/// How a real server is, and the weight that it has if it serves.
+fn judge(
+    service: ServiceId,
+    virtual_server: &VirtualServer,
+    server: &RealServer,
+    inputs: &Inputs,
+) -> (Condition, u32) {
+    let id = ServerId { service, address: server.address, port: server.port };
+    let (by_checks, set_weight) = judge_checks(id, virtual_server, server, inputs);
+    let weight = set_weight.unwrap_or(server.weight);
+    match inputs.orders.get(&id) {
+        Some(Override::Disable) => (Condition::Disabled, weight),
+        Some(Override::Drain { until: Some(until) }) if *until <= inputs.now => (Condition::Disabled, weight),
+        Some(Override::Drain { .. }) => (Condition::Draining, weight),
+        Some(Override::Weight { weight }) => (by_checks, *weight),
+        None => (by_checks, weight),
+    }
+}
+
+/// All checks must pass. Of the weights that checks set the smallest counts.
+fn judge_checks(
+    id: ServerId,
+    virtual_server: &VirtualServer,
+    server: &RealServer,
+    inputs: &Inputs,
+) -> (Condition, Option<u32>) {
+    let (mut condition, mut weight) = (Condition::Up, None);
+    for (index, check) in (0..).zip(&server.health_checks) {
+        let check_id = CheckId { service: id.service, address: id.address, port: id.port, index };
+        let Some(report) = inputs.reports.get(&check_id) else {
+            if virtual_server.alpha && condition == Condition::Up {
+                condition = Condition::Checking;
+            }
+            continue;
+        };
+        if !report.is_up {
+            let reason = format!("{}: {}", check.probe.as_str(), report.detail);
+            return (Condition::Down { reason }, None);
+        }
+        if report.drain && condition == Condition::Up {
+            condition = Condition::Quiet;
+        }
+        weight = match (weight, report.weight) {
+            (Some(one), Some(other)) => Some(std::cmp::min::<u32>(one, other)),
+            (one, other) => one.or(other),
+        };
+    }
+    (condition, weight)
+}
+
+/// Up again at `quorum + hysteresis`, down below `quorum - hysteresis` (keepalived's `update_quorum_state`). The first time
+/// the quorum alone counts.
+fn quorum(virtual_server: &VirtualServer, alive_weight: u64, was_up: Option<bool>) -> Quorum {
+    let (quorum, hysteresis) = (u64::from(virtual_server.quorum), u64::from(virtual_server.hysteresis));
+    let is_up = match was_up {
+        Some(true) => alive_weight >= quorum.saturating_sub(hysteresis).max(1),
+        Some(false) => alive_weight >= quorum + hysteresis,
+        None => alive_weight >= quorum,
+    };
+    Quorum { is_up, alive_weight }
+}
+
+/// A configured server as the data plane has it; `None`: not at all.
+fn serve(server: &RealServer, condition: &Condition, weight: u32, is_sorry: bool) -> Option<Server> {
+    let there = Server {
+        address: server.address,
+        port: server.port,
+        forward: server.forward,
+        weight,
+        is_leaving: false,
+        upper_threshold: server.upper_threshold,
+        lower_threshold: server.lower_threshold,
+    };
+    match condition {
+        Condition::Up if is_sorry => Some(there.leaving()),
+        Condition::Up => Some(there),
+        Condition::Quiet | Condition::Draining => Some(there.leaving()),
+        Condition::Down { .. } | Condition::Checking => match server.on_failure {
+            OnFailure::Remove => None,
+            OnFailure::Inhibit => Some(there.leaving()),
+        },
+        Condition::Disabled => None,
+    }
+}
+
+fn sorry_server(sorry: &SorryServer) -> Server {
+    Server {
+        address: sorry.address,
+        port: sorry.port,
+        forward: sorry.forward,
+        weight: 1,
+        is_leaving: false,
+        upper_threshold: 0,
+        lower_threshold: 0,
+    }
+}

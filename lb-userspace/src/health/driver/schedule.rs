@@ -1,0 +1,166 @@
+//! All checks: what is known of each, and who is due when. Pure: takes the time, makes no attempts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::Wanted;
+use crate::{
+    config::check::HealthCheck,
+    health::{
+        CheckId, Report, State,
+        fsm::{Machine, Options},
+        probe::Outcome,
+    },
+};
+
+/// Tells attempts apart, also those of the same check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct AttemptId(u64);
+
+/// The checks.
+#[derive(Debug, Default)]
+pub struct Schedule {
+    checks: BTreeMap<CheckId, Entry>,
+    /// Those without an attempt under way, by their next one.
+    due: BTreeSet<(Instant, CheckId)>,
+    last_attempt: AttemptId,
+}
+
+#[derive(Debug)]
+struct Entry {
+    check: Arc<HealthCheck>,
+    begins_down: bool,
+    machine: Machine,
+    running: Option<AttemptId>,
+    detail: Option<String>,
+    last: Duration,
+    sum: Duration,
+}
+
+impl Schedule {
+    /// Replaces the checks. Returns the attempts that no longer matter. `random` gives numbers from 0 to 1.
+    pub fn set(
+        &mut self,
+        wanted: BTreeMap<CheckId, Wanted>,
+        now: Instant,
+        mut random: impl FnMut() -> f64,
+    ) -> Vec<AttemptId> {
+        let mut cancelled = Vec::new();
+        self.checks.retain(|id, entry| {
+            let stays = wanted.contains_key(id);
+            if !stays {
+                cancelled.extend(entry.running);
+                if let Some(due) = entry.machine.poll_timeout() {
+                    self.due.remove(&(due, *id));
+                }
+            }
+            stays
+        });
+        for (id, Wanted { check, begins_down }) in wanted {
+            let options = Options::new(&check, begins_down);
+            if let Some(entry) = self.checks.get_mut(&id) {
+                if *entry.check == check && entry.begins_down == begins_down {
+                    continue;
+                }
+                cancelled.extend(entry.running.take());
+                if let Some(due) = entry.machine.poll_timeout() {
+                    self.due.remove(&(due, id));
+                }
+                entry.machine.change(options, now);
+                (entry.check, entry.begins_down) = (Arc::new(check), begins_down);
+                self.due.extend(entry.machine.poll_timeout().map(|due| (due, id)));
+            } else {
+                let machine = Machine::new(options, check.warmup, random(), now);
+                self.due.extend(machine.poll_timeout().map(|due| (due, id)));
+                let entry = Entry {
+                    check: Arc::new(check),
+                    begins_down,
+                    machine,
+                    running: None,
+                    detail: None,
+                    last: Duration::ZERO,
+                    sum: Duration::ZERO,
+                };
+                self.checks.insert(id, entry);
+            }
+        }
+        cancelled
+    }
+
+    /// When the next attempt is due, of those not under way.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// The check that [`Self::begin`] would begin: the one that has waited longest.
+    pub fn due(&self, now: Instant) -> Option<&HealthCheck> {
+        let (due, id) = self.due.first()?;
+        (*due <= now).then(|| &*self.checks[id].check)
+    }
+
+    /// Begins an attempt if one is due.
+    pub fn begin(&mut self, now: Instant) -> Option<(CheckId, AttemptId, Arc<HealthCheck>)> {
+        self.due(now)?;
+        let (_, id) = self.due.pop_first()?;
+        let entry = self.checks.get_mut(&id)?;
+        self.last_attempt.0 += 1;
+        entry.running = Some(self.last_attempt);
+        entry.machine.begin(now);
+        Some((id, self.last_attempt, entry.check.clone()))
+    }
+
+    /// An attempt has ended; `took` is its duration. One that no longer matters changes nothing.
+    pub fn finish(
+        &mut self,
+        id: CheckId,
+        attempt: AttemptId,
+        outcome: Outcome,
+        took: Duration,
+        now: Instant,
+    ) -> Option<Report> {
+        let entry = self.checks.get_mut(&id).filter(|entry| entry.running == Some(attempt))?;
+        entry.running = None;
+        entry.last = took;
+        entry.sum += took;
+        let change = entry.machine.handle(&outcome, now);
+        self.due.extend(entry.machine.poll_timeout().map(|due| (due, id)));
+        let detail = outcome.map_or_else(|failure| failure, |passed| passed.detail);
+        let report = change.map(|change| Report {
+            id,
+            is_up: change.is_up,
+            weight: change.weight,
+            drain: change.drain,
+            detail: detail.clone(),
+        });
+        entry.detail = Some(detail);
+        report
+    }
+
+    /// What is known of every check.
+    pub fn states(&self) -> BTreeMap<CheckId, State> {
+        self.checks.iter().map(|(id, entry)| (*id, entry.state())).collect()
+    }
+}
+
+impl Entry {
+    fn state(&self) -> State {
+        let known = self.machine.known();
+        let (passed, failed) = self.machine.counts();
+        State {
+            is_up: known.map(|known| known.is_up),
+            weight: known.and_then(|known| known.weight),
+            detail: self.detail.clone(),
+            since: self.machine.since(),
+            passed,
+            failed,
+            last: self.last,
+            sum: self.sum,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

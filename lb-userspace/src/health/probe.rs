@@ -1,0 +1,186 @@
+//! The probes: one attempt each.
+
+pub mod dns;
+pub mod file;
+pub mod http;
+pub mod ping;
+pub mod script;
+pub mod smtp;
+pub mod tcp;
+pub mod udp;
+pub mod way;
+mod words;
+
+pub use way::Way;
+
+use std::sync::LazyLock;
+
+use futures_util::FutureExt as _;
+
+use crate::{
+    config::check::{HealthCheck, Probe},
+    process::User,
+};
+
+/// What a right answer says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Passed {
+    /// The answer in a few words, as `HTTP 200`.
+    pub detail: String,
+    /// The weight that it sets (script, file).
+    pub weight: Option<u32>,
+    /// The file probe: no new connections, the old ones go on.
+    pub drain: bool,
+}
+
+/// How one attempt ended; `Err`: why it failed, in a few words without the server's address.
+pub type Outcome = Result<Passed, String>;
+
+/// What probes share.
+#[derive(Debug)]
+pub struct Tools {
+    /// The user as whom scripts run.
+    pub user: Option<User>,
+    /// TLS clients, made for the first HTTP check: reading certificates takes a while.
+    pub tls: LazyLock<http::TlsClients>,
+}
+
+impl Tools {
+    /// Tools of a set of checks.
+    pub fn new(user: Option<User>) -> Self {
+        Self { user, tls: LazyLock::new(http::TlsClients::new) }
+    }
+}
+
+/// Makes one attempt; [`HealthCheck::timeout`] is kept here. Dropping the future ends the attempt.
+pub async fn attempt(check: &HealthCheck, tools: &Tools) -> Outcome {
+    let way = Way { connect: check.connect, bind: check.bind, fwmark: check.fwmark };
+    // The large futures are on the heap: a TCP check should not take as much memory as an HTTPS one.
+    let attempt = async {
+        match &check.probe {
+            Probe::Tcp => tcp::attempt(&way).await,
+            Probe::Http(http) => http::attempt(http, &way, &tools.tls).boxed().await,
+            Probe::Smtp { helo } => smtp::attempt(helo, &way).boxed().await,
+            Probe::Dns { record, name } => dns::attempt(record, name, &way).boxed().await,
+            Probe::Udp { payload, expect, require_reply } => {
+                udp::attempt(payload, expect, *require_reply, &way, check.timeout).boxed().await
+            }
+            Probe::Ping => ping::attempt(&way).boxed().await,
+            Probe::Script { command, dynamic } => {
+                script::attempt(command, *dynamic, &way, tools.user.as_ref(), check.timeout).boxed().await
+            }
+            Probe::File { path } => file::attempt(path).boxed().await,
+        }
+    };
+    // Script and UDP keep the time themselves: the one has to say what it killed, the other takes silence for an answer.
+    let outcome = match &check.probe {
+        Probe::Script { .. } | Probe::Udp { .. } => attempt.await,
+        _ => match tokio::time::timeout(check.timeout, attempt).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("no answer within {} s", check.timeout.as_secs_f64())),
+        },
+    };
+    match outcome {
+        Ok(passed) => Ok(Passed { detail: tidy(passed.detail), ..passed }),
+        Err(detail) => Err(tidy(detail)),
+    }
+}
+
+/// Details hold servers' words, and end in logs and on terminals: printable and short whatever a probe made of them.
+fn tidy(mut detail: String) -> String {
+    if detail.chars().any(char::is_control) {
+        detail = detail.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
+    }
+    if let Some((end, _)) = detail.char_indices().nth(LONGEST_DETAIL) {
+        detail.truncate(end);
+        detail.push_str("...");
+    }
+    detail
+}
+
+/// In characters.
+const LONGEST_DETAIL: usize = 200;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{
+        net::{SocketAddr, TcpListener},
+        time::Duration,
+    };
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+    use crate::config::check::Via;
+
+    /// A TCP port of loopback that is ours as long as this lives, whether somebody listens there or not.
+    pub struct Port {
+        _holder: Socket,
+        pub address: SocketAddr,
+    }
+
+    impl Port {
+        pub fn new() -> Self {
+            let holder = bound(([127, 0, 0, 1], 0).into());
+            let address = holder.local_addr().expect("bound").as_socket().expect("an IP address");
+            Self { _holder: holder, address }
+        }
+
+        pub fn listen(&self) -> TcpListener {
+            let listener = bound(self.address);
+            listener.listen(1024).expect("listen");
+            listener.into()
+        }
+    }
+
+    fn bound(address: SocketAddr) -> Socket {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("an option");
+        socket.bind(&address.into()).expect("bind");
+        socket
+    }
+
+    fn check(probe: Probe, connect: SocketAddr, timeout: Duration) -> HealthCheck {
+        HealthCheck {
+            probe,
+            interval: Duration::from_secs(1),
+            timeout,
+            rise: 1,
+            fall: 1,
+            retry: 0,
+            delay_before_retry: Duration::ZERO,
+            warmup: Duration::ZERO,
+            connect,
+            bind: None,
+            fwmark: 0,
+            via: Via::Direct,
+        }
+    }
+
+    #[tokio::test]
+    async fn connects_where_it_should() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let connect = listener.local_addr().expect("bound");
+        let outcome = attempt(&check(Probe::Tcp, connect, Duration::from_secs(20)), &Tools::new(None)).await;
+        assert_eq!(outcome.expect("it listens").detail, "connected");
+    }
+
+    #[tokio::test]
+    async fn the_timeout_ends_an_attempt() {
+        // A queue for one connection, which is full: the second gets no answer.
+        let listener = bound(([127, 0, 0, 1], 0).into());
+        listener.listen(0).expect("listen");
+        let connect = listener.local_addr().expect("bound").as_socket().expect("an IP address");
+        let _queued = std::net::TcpStream::connect(connect).expect("one fits");
+        let outcome =
+            attempt(&check(Probe::Tcp, connect, Duration::from_millis(50)), &Tools::new(None)).await;
+        assert_eq!(outcome, Err("no answer within 0.05 s".to_owned()));
+    }
+
+    #[test]
+    fn details_are_short_and_printable() {
+        assert_eq!(tidy("HTTP 200".to_owned()), "HTTP 200");
+        assert_eq!(tidy("a\x1b[2J\r\nb".to_owned()), "a [2J  b");
+        assert_eq!(tidy("\u{e9}".repeat(300)), format!("{}...", "\u{e9}".repeat(200)));
+    }
+}
