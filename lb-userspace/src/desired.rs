@@ -3,6 +3,8 @@
 
 mod conditions;
 mod draining;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, net::IpAddr};
 

@@ -11,7 +11,6 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
-    mount::{MsFlags, mount},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -20,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::{
     Netns,
+    bpffs::BpfMount,
     registry::{self, wait_until},
 };
 
@@ -46,25 +46,6 @@ pub struct Director {
     directory: TempDir,
     arguments: Vec<String>,
     child: Option<Child>,
-}
-
-/// A BPF file system at a place of its own.
-#[derive(Debug)]
-struct BpfMount(PathBuf);
-
-impl BpfMount {
-    fn new(path: PathBuf) -> Result<Self> {
-        fs::create_dir(&path)?;
-        mount(Some("bpf"), &path, Some("bpf"), MsFlags::empty(), None::<&str>)
-            .with_context(|| format!("cannot mount a BPF file system at {}", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for BpfMount {
-    fn drop(&mut self) {
-        registry::unmount(&self.0);
-    }
 }
 
 impl Director {

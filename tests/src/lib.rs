@@ -18,6 +18,7 @@
 //! is dropped, on a panic, and on SIGINT, SIGTERM or SIGHUP. What a killed process left behind is removed by the
 //! next lab.
 
+pub mod bpffs;
 pub mod client;
 pub mod configuration;
 pub mod director;
