@@ -123,6 +123,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             Some(report) = incoming.reports.recv() => agent.reported(report, &mut incoming.reports),
             Some(change) = incoming.changes.recv() => agent.next_hop_changed(change),
             Some(stats) = incoming.samples.recv() => agent.sampled(stats),
+            Some(counts) = incoming.unfinished.recv() => agent.drains_counted(&counts),
             _ = sample.tick() => {
                 agent.take_sample();
                 agent.follow_drains();
@@ -157,6 +158,8 @@ struct Incoming {
     changes: mpsc::Receiver<netlink::Change>,
     /// Counters, read by a thread.
     samples: mpsc::Receiver<BTreeMap<u32, ServerStats>>,
+    /// Connections of draining servers, counted by a thread.
+    unfinished: mpsc::Receiver<BTreeMap<u32, u64>>,
 }
 
 /// What the agent knows; all of it changes in [`run`]'s loop only.
@@ -195,6 +198,8 @@ struct Agent {
     rates: BTreeMap<u32, Estimator>,
     /// Takes the counters from the thread that reads them; one reading at a time.
     to_samples: mpsc::Sender<BTreeMap<u32, ServerStats>>,
+    /// Takes the connections of draining servers from the thread that counts them; one count at a time.
+    to_unfinished: mpsc::Sender<BTreeMap<u32, u64>>,
 }
 
 impl Agent {

@@ -1,6 +1,10 @@
 //! What people ask for through the socket.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Instant,
+};
 
 use tokio::sync::oneshot;
 
@@ -10,7 +14,7 @@ use crate::{
         ConnectionBatch, Request, ServerAddress,
         types::{Action, Order, Ordered, OrderedServer, Override},
     },
-    desired::{Condition, ServerId, ServiceId},
+    desired::{Condition, Server, ServerId, ServiceId},
 };
 
 impl Agent {
@@ -69,7 +73,7 @@ impl Agent {
                 Action::Drain { .. } | Action::Disable => {}
             }
         }
-        self.refresh(concerned.iter().map(|(_, id)| id.service).collect::<std::collections::BTreeSet<_>>());
+        self.refresh(concerned.iter().map(|(_, id)| id.service).collect::<BTreeSet<_>>());
         let not_kept = self.orders.save(&self.inputs.orders).err().map(|error| {
             let text = format!("{} cannot be written: {error}", self.orders.path().display());
             tracing::error!("an operator's order will not survive a restart: {text}");
@@ -138,36 +142,28 @@ impl Agent {
             .map(|(_, number)| number)
     }
 
-    /// Looks at what drains: says when it is done, and takes out what the configuration no longer has.
+    /// Looks at what drains: has the connections counted that are left, ends what has had its time, and takes out what the
+    /// configuration no longer has.
     pub(super) fn follow_drains(&mut self) {
         let now = unix_now();
-        let mut concerned = std::collections::BTreeSet::new();
-        let orders: Vec<(ServerId, Override)> =
-            self.inputs.orders.iter().map(|(id, order)| (*id, *order)).collect();
-        for (id, order) in orders {
-            let Override::Drain { until } = order else { continue };
-            if until.is_some_and(|until| until <= now) {
-                let has_ended = self.condition_of(&id).is_none_or(|one| *one == Condition::Disabled);
-                if !has_ended {
-                    concerned.insert(id.service);
-                }
-            } else if self.condition_of(&id) == Some(&Condition::Draining)
-                && self.connections_of(&id) == 0
-                && self.drained.insert(id)
+        let mut concerned = BTreeSet::new();
+        for (id, order) in &self.inputs.orders {
+            if let Override::Drain { until: Some(until) } = order
+                && *until <= now
+                && self.condition_of(id).is_some_and(|one| *one == Condition::Draining)
             {
-                self.since.insert(id, Instant::now());
-                self.tell_drained(&id);
+                concerned.insert(id.service);
             }
         }
-        let empty = |service: &ServiceId, server: &crate::desired::Server| {
-            self.connections_of(&server.id(*service)) == 0
-        };
+        let empty = |service: &ServiceId, server: &Server| self.connections_of(&server.id(*service)) == 0;
         let mut draining = self.inputs.draining.clone();
         let ended = draining.end(now, empty);
         if !ended.is_empty() {
             self.inputs.draining = draining;
             for id in &ended {
-                self.tell_drained(id);
+                if !self.drained.remove(id) {
+                    self.tell_drained(id);
+                }
                 concerned.insert(id.service);
             }
         }
@@ -175,13 +171,65 @@ impl Agent {
             self.refresh(concerned);
             self.set_targets();
         }
+        self.count_unfinished();
+    }
+
+    /// Servers that drain and of which nobody has said yet that they are done, with their numbers.
+    fn undone_drains(&self) -> BTreeMap<u32, ServerId> {
+        let mut undone = BTreeMap::new();
+        for (service, outcome) in &self.outcomes {
+            if !outcome.conditions.iter().any(Condition::is_draining) {
+                continue;
+            }
+            let Some(&position) = self.positions.get(service) else { continue };
+            let servers = &self.config.virtual_servers[position].real_servers;
+            for (server, _) in servers.iter().zip(&outcome.conditions).filter(|(_, one)| one.is_draining()) {
+                let id = ServerId { service: *service, address: server.address, port: server.port };
+                undone.extend(self.numbers_of(&id).map(|number| (number, id)));
+            }
+        }
+        for (service, leaver) in self.inputs.draining.all() {
+            let id = leaver.server.id(service);
+            undone.extend(self.numbers_of(&id).map(|number| (number, id)));
+        }
+        undone.retain(|_, id| !self.drained.contains(id));
+        undone
+    }
+
+    /// Has the connections of draining servers counted, in another thread: that looks at all of the table.
+    fn count_unfinished(&self) {
+        let idle: BTreeSet<u32> = self
+            .undone_drains()
+            .into_keys()
+            .filter(|number| self.plane.server_load(*number).active == 0)
+            .collect();
+        if idle.is_empty() {
+            return;
+        }
+        let Ok(permit) = self.to_unfinished.clone().try_reserve_owned() else { return };
+        match self.plane.connection_list() {
+            Ok(list) => drop(tokio::task::spawn_blocking(move || permit.send(list.unfinished(&idle)))),
+            Err(error) => tracing::error!("cannot count the connections of draining servers: {error:#}"),
+        }
+    }
+
+    /// Connections of draining servers have been counted.
+    pub(super) fn drains_counted(&mut self, counts: &BTreeMap<u32, u64>) {
+        for (number, id) in self.undone_drains() {
+            let is_idle = self.plane.server_load(number).active == 0;
+            if is_idle && counts.get(&number) == Some(&0) {
+                self.drained.insert(id);
+                self.since.insert(id, Instant::now());
+                self.tell_drained(&id);
+            }
+        }
     }
 
     fn tell_drained(&mut self, id: &ServerId) {
-        let left = self.connections_of(id);
+        let load = self.numbers_of(id).map(|number| self.plane.server_load(number).active).sum::<u32>();
         let subject = format!("{}/{}", self.name_of(&id.service), SocketAddr::new(id.address, id.port));
-        let text = match left {
-            0 => "drained: it has no connections any more".to_owned(),
+        let text = match load {
+            0 => "drained: all its connections have ended".to_owned(),
             left => format!("taken out with {left} connections: its time to drain is over"),
         };
         self.events.tell(Severity::Good, &subject, text);

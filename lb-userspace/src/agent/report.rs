@@ -177,10 +177,10 @@ impl Agent {
         let id = ServerId { service, address: server.address, port: server.port };
         let (reach, unreachable, next_hop) = reachability(self.resolutions.get(&server.address));
         let mut status = self.counted(id, there, readings);
-        let is_empty = status.active + status.inactive == 0;
+        let is_drained = self.drained.contains(&id);
         let (state, reason) = match condition {
             Condition::Up => (reach, unreachable),
-            Condition::Quiet | Condition::Draining if is_empty => (RealServerState::Drained, None),
+            Condition::Quiet | Condition::Draining if is_drained => (RealServerState::Drained, None),
             Condition::Quiet => (RealServerState::Draining, Some("its check asks for it".to_owned())),
             Condition::Draining => (RealServerState::Draining, None),
             Condition::Disabled => (RealServerState::Disabled, None),

@@ -11,7 +11,12 @@ use std::{
 use anyhow::Context as _;
 use tokio::{sync::mpsc, time::timeout_at};
 
-use super::{Agent, Incoming, Options, changes::spawn_metrics, events::Events, open_pins, unix_now};
+use super::{
+    Agent, Incoming, Options,
+    changes::spawn_metrics,
+    events::{Events, Severity},
+    open_pins, unix_now,
+};
 use crate::{
     api::{Request, types::Work},
     config::Config,
@@ -61,15 +66,19 @@ impl Agent {
             None => XdpPlane::load(&config, &wanted, options.trace)?,
         };
         let left = plane.observe();
-        if plane.is_adopted() {
-            tracing::info!("took over the data plane that an earlier agent had left, with its connections");
-        }
+        let mut events = Events::default();
+        let how = match plane.is_adopted() {
+            true => "took over the data plane that an earlier agent had left, with its connections",
+            false => "started without connections",
+        };
+        events.tell(Severity::Good, "director", how.to_owned());
         inputs.draining.follow(&left, None, &config, inputs.now);
         inputs.reports = known_down(&config, &left);
 
         let (health, reports) = Health::spawn(user.clone()).context("no thread for health checks")?;
         let (watcher, changes) = Watcher::spawn(Timing::default())?;
         let (to_samples, samples) = mpsc::channel(1);
+        let (to_unfinished, unfinished) = mpsc::channel(1);
         let mut agent = Self {
             options,
             positions: BTreeMap::new(),
@@ -85,7 +94,7 @@ impl Agent {
             mailer,
             metrics,
             to_agent,
-            events: Events::default(),
+            events,
             work: Work::default(),
             loaded_at: unix_now(),
             last_reload: None,
@@ -95,9 +104,10 @@ impl Agent {
             watcher,
             rates: BTreeMap::new(),
             to_samples,
+            to_unfinished,
             config,
         };
-        let mut incoming = Incoming { reports, changes, samples };
+        let mut incoming = Incoming { reports, changes, samples, unfinished };
         agent.take_configuration();
         let damaged = agent.plane.damaged()?;
         agent.reconcile(&damaged);

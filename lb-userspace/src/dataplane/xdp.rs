@@ -34,7 +34,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use lb_common::{
     ABI_VERSION, Event, Verdict,
-    conn::{Clock, WAYS, buckets_for},
+    conn::{Clock, State as ConnState, WAYS, buckets_for},
     filter::MAP_WORDS,
     map_name,
     server::{Load, ServerStats},
@@ -455,6 +455,31 @@ impl ConnectionList {
             Some(server) => each(listed, server, self.clock.seconds(listed.expires)),
             None => true,
         });
+    }
+}
+
+/// A closing connection on which nothing has moved for so long is over, whatever the other side may not have said.
+const CLOSED_AFTER: u32 = 5;
+
+impl ConnectionList {
+    /// How many connections of each of these servers are not over yet. One that was closed stays in the table for a while, for
+    /// packets that come late; it is not counted.
+    pub fn unfinished(&self, numbers: &BTreeSet<u32>) -> BTreeMap<u32, u64> {
+        let mut counts: BTreeMap<u32, u64> = numbers.iter().map(|number| (*number, 0)).collect();
+        self.memory.list(self.now, |listed| {
+            let is_over = match listed.state {
+                ConnState::TimeWait | ConnState::Close | ConnState::LastAck => true,
+                ConnState::FinWait | ConnState::CloseWait => {
+                    self.clock.seconds(listed.silent) >= CLOSED_AFTER
+                }
+                _ => false,
+            };
+            if let (false, Some(count)) = (is_over, counts.get_mut(&listed.server)) {
+                *count += 1;
+            }
+            true
+        });
+        counts
     }
 }
 

@@ -52,6 +52,11 @@ impl Condition {
     pub fn is_alive(&self) -> bool {
         matches!(self, Self::Up)
     }
+
+    /// Whether its connections are left to end.
+    pub fn is_draining(&self) -> bool {
+        matches!(self, Self::Quiet | Self::Draining)
+    }
 }
 
 /// See [`super::outcome`].

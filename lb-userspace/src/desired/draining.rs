@@ -88,6 +88,11 @@ impl Draining {
         self.leavers.get(id).map_or(&[], Vec::as_slice)
     }
 
+    /// Those of all virtual servers.
+    pub fn all(&self) -> impl Iterator<Item = (ServiceId, &Leaver)> {
+        self.leavers.iter().flat_map(|(id, leavers)| leavers.iter().map(|leaver| (*id, leaver)))
+    }
+
     /// Virtual servers that the configuration no longer has.
     pub fn services(&self) -> impl Iterator<Item = ServiceId> + '_ {
         self.whole.keys().copied()

@@ -49,6 +49,8 @@ pub struct Listed {
     pub state: State,
     /// Ticks until it is forgotten.
     pub expires: u32,
+    /// Ticks since its last packet.
+    pub silent: u32,
 }
 
 impl ConnectionTable {
@@ -143,7 +145,7 @@ impl Memory {
                 None => age(now, place.last_seen),
             };
             let expires = self.timeout(word).saturating_sub(seen);
-            if !each(Listed { key: place.key(), server: place.server, state, expires }) {
+            if !each(Listed { key: place.key(), server: place.server, state, expires, silent: seen }) {
                 return;
             }
         }

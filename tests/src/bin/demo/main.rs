@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: watch xdirector balance real connections, in a lab of network namespaces.
 
+mod control;
 mod scenario;
 mod servers;
 mod show;
@@ -58,8 +59,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     registry::install();
     let start = Instant::now();
-    let all = [Scenario::S1, Scenario::S2, Scenario::S3];
-    let wanted = if arguments.scenarios.is_empty() { all.as_slice() } else { &arguments.scenarios };
+    let wanted = if arguments.scenarios.is_empty() { Scenario::ALL.as_slice() } else { &arguments.scenarios };
     for scenario in wanted {
         play(*scenario, arguments.keep).with_context(|| format!("{} failed", scenario.title()))?;
     }
@@ -81,7 +81,10 @@ fn play(scenario: Scenario, keep: bool) -> Result<()> {
     show::configuration(scenario, &scene);
     let mut director = Director::start(&scene.director, configuration.text())?;
     show::attached(&director)?;
-    traffic(scenario, &scene, &director)?;
+    match scenario {
+        Scenario::S11 => control::play(&mut scene, &mut director, !keep)?,
+        _ => traffic(scenario, &scene, &director)?,
+    }
     if keep {
         scene.lab.keep()?;
         servers.keep();
@@ -118,7 +121,7 @@ fn traffic(scenario: Scenario, scene: &Scene, director: &Director) -> Result<()>
 
 fn clean() -> Result<()> {
     let mut found = false;
-    for scenario in [Scenario::S1, Scenario::S2, Scenario::S3] {
+    for scenario in Scenario::ALL {
         if remove_kept(scenario.label())? {
             println!("removed the lab of {}", scenario.title());
             found = true;

@@ -21,7 +21,13 @@ pub fn heading(scenario: Scenario) {
 }
 
 pub fn configuration(scenario: Scenario, scene: &Scene) {
-    println!("The configuration (the same once more for IPv6 and for UDP):\n");
+    println!(
+        "The configuration{}:\n",
+        match scenario {
+            Scenario::S11 => "",
+            _ => " (the same once more for IPv6 and for UDP)",
+        }
+    );
     for line in scenario.web(scene).text().lines() {
         println!("{}", format!("    {line}").trim_end());
     }
@@ -78,6 +84,11 @@ pub fn download(bytes: u64, time: Duration, sum: &str) {
         time.as_secs_f64()
     );
     println!("    SHA-256 as sent: {}...\n", &sum[..32.min(sum.len())]);
+}
+
+/// What happens next.
+pub fn act(text: &str) {
+    println!("-- {text}\n");
 }
 
 /// At most `most` lines of a command's output. Not indented: it may be 80 columns wide by itself.
