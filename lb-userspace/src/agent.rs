@@ -18,6 +18,7 @@ mod start;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -25,6 +26,7 @@ use std::{
 
 use anyhow::Context;
 use lb_common::server::ServerStats;
+use nix::fcntl::Flock;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -50,8 +52,8 @@ use crate::{
 };
 use events::Events;
 
-/// How often the maps are compared with what was written to them.
-const AUDIT_PERIOD: Duration = Duration::from_secs(10);
+/// How often a part of the maps is compared with what was written to them; all of them every ten seconds.
+const AUDIT_PERIOD: Duration = Duration::from_millis(250);
 /// How long the end waits for scripts and mails that are still to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -85,7 +87,7 @@ enum Ending {
 /// Runs until SIGTERM, which leaves a pinned data plane forwarding, SIGINT, which does not, or an order to stop.
 ///
 /// # Errors
-/// [`config::ConfigErrors`], or why the data plane cannot run. Nothing is changed then.
+/// [`config::ConfigErrors`], or why the data plane cannot run. What an earlier agent had left goes on then.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let (config, warnings) = config::load(&options.config)?;
     for warning in &warnings {
@@ -111,6 +113,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     supervisor.ready(&agent.say_ready());
     let ending = loop {
         tokio::select! {
+            // What packets depend on comes first.
+            biased;
+            Some(report) = incoming.reports.recv() => agent.reported(report, &mut incoming.reports),
             _ = terminate.recv() => { tracing::info!("SIGTERM: ending"); break Ending::Keep }
             _ = interrupt.recv() => { tracing::info!("SIGINT: ending"); break Ending::Detach }
             _ = hangup.recv() => {
@@ -119,15 +124,15 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 let _ = agent.reload(&mut incoming).await;
                 supervisor.ready(&agent.say_ready());
             }
-            Some(request) = requests.recv() => if let Some(ending) = agent.answer(request, &mut incoming).await { break ending },
-            Some(report) = incoming.reports.recv() => agent.reported(report, &mut incoming.reports),
             Some(change) = incoming.changes.recv() => agent.next_hop_changed(change),
+            Some(links) = incoming.links.recv() => agent.links_seen(links),
+            Some(request) = requests.recv() => if let Some(ending) = agent.answer(request, &mut incoming).await { break ending },
             Some(stats) = incoming.samples.recv() => agent.sampled(stats),
             Some(counts) = incoming.unfinished.recv() => agent.drains_counted(&counts),
             _ = sample.tick() => {
                 agent.take_sample();
                 agent.follow_drains();
-                agent.look_at_links().await;
+                agent.ask_for_links();
             }
             _ = audit.tick() => agent.audit(),
             _ = watchdog.tick() => supervisor.alive(),
@@ -136,6 +141,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 trace = None;
             }
             ended = &mut server => return ended.context("the admin socket failed"),
+        }
+        if std::mem::take(&mut agent.was_reopened) && agent.options.trace {
+            trace = Some(agent.plane.trace()?);
         }
     };
     supervisor.stopping();
@@ -156,6 +164,8 @@ struct Incoming {
     reports: mpsc::UnboundedReceiver<crate::health::Report>,
     /// Next hops.
     changes: mpsc::Receiver<netlink::Change>,
+    /// This machine's interfaces.
+    links: mpsc::Receiver<Vec<netlink::Link>>,
     /// Counters, read by a thread.
     samples: mpsc::Receiver<BTreeMap<u32, ServerStats>>,
     /// Connections of draining servers, counted by a thread.
@@ -200,6 +210,12 @@ struct Agent {
     to_samples: mpsc::Sender<BTreeMap<u32, ServerStats>>,
     /// Takes the connections of draining servers from the thread that counts them; one count at a time.
     to_unfinished: mpsc::Sender<BTreeMap<u32, u64>>,
+    /// Takes the list of interfaces; one at a time.
+    to_links: mpsc::Sender<Vec<netlink::Link>>,
+    /// The program has been loaded again: its debug events come from elsewhere now.
+    was_reopened: bool,
+    /// Keeps other agents from these pins.
+    _pins_lock: Option<Flock<File>>,
 }
 
 impl Agent {

@@ -10,17 +10,26 @@ use crate::{
     reconcile::Operation,
 };
 
+/// What a look at a part of the virtual servers has found.
+#[derive(Debug, Default)]
+pub struct Audit {
+    /// Which were looked at.
+    pub looked_at: Vec<ServiceId>,
+    /// Those of them that are not in the kernel as they should be, since somebody else has changed them.
+    pub damaged: BTreeSet<ServiceId>,
+}
+
 /// A data plane that can be brought from one state to another.
 pub trait DataPlane {
     /// What it was told to do.
     fn observe(&self) -> State;
 
-    /// The virtual servers of [`Self::observe`] that are not in the kernel as they should be, since somebody else has changed
-    /// them. What somebody else has added is removed.
+    /// Compares one of `parts` parts of the virtual servers of [`Self::observe`] with the kernel; goes on where it stopped, or
+    /// with 1 at the beginning. What somebody else has added is removed at the beginning.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    fn damaged(&mut self) -> anyhow::Result<BTreeSet<ServiceId>>;
+    fn damaged(&mut self, parts: usize) -> anyhow::Result<Audit>;
 
     /// Takes one step.
     ///

@@ -88,6 +88,11 @@ impl Server {
         Self { weight: 0, is_leaving: true, ..self }
     }
 
+    /// What makes it one and the same server: with another way of forwarding it is another one.
+    pub const fn key(&self) -> (IpAddr, u16, Forward) {
+        (self.address, self.port, self.forward)
+    }
+
     /// By what it is known.
     pub const fn id(&self, service: ServiceId) -> ServerId {
         ServerId { service, address: self.address, port: self.port }

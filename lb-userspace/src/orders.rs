@@ -72,6 +72,16 @@ impl Store {
         Ok(document.orders.into_iter().map(|entry| (entry.id(), entry.order)).collect())
     }
 
+    /// Gives a file that cannot be read another name; says which.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn put_aside(&self) -> io::Result<PathBuf> {
+        let aside = self.path.with_extension("json.bad");
+        fs::rename(&self.path, &aside)?;
+        Ok(aside)
+    }
+
     /// Writes the file anew: whoever reads it sees the old or the new one.
     ///
     /// # Errors
@@ -92,7 +102,11 @@ impl Store {
             .map_err(io::Error::from)
             .and_then(|text| file.write_all(&text))
             .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&new, &self.path));
+            .and_then(|()| fs::rename(&new, &self.path))
+            .and_then(|()| match self.path.parent() {
+                Some(directory) => fs::File::open(directory)?.sync_all(),
+                None => Ok(()),
+            });
         if written.is_err() {
             let _ = fs::remove_file(&new);
         }

@@ -49,21 +49,23 @@ impl Agent {
     }
 
     /// Tells what has changed at one virtual server.
-    pub(super) fn tell_changes(&mut self, position: usize, id: &ServiceId, new: &Outcome) {
-        let Some(old) = self.outcomes.remove(id) else { return };
-        let virtual_server = self.config.virtual_servers[position].clone_head();
-        for (index, (before, after)) in old.conditions.iter().zip(&new.conditions).enumerate() {
+    pub(super) fn tell_changes(&mut self, id: &ServiceId, old: &Outcome, new: &Outcome) {
+        let Some(&position) = self.positions.get(id) else { return };
+        let head = self.config.virtual_servers[position].clone_head();
+        for (index, after) in new.conditions.iter().enumerate() {
+            let (address, port) = new.servers[index];
+            let Some(before) = old.condition_of(address, port) else { continue };
             if std::mem::discriminant(before) == std::mem::discriminant(after) {
                 continue;
             }
             let server = self.config.virtual_servers[position].real_servers[index].clone();
-            let server_id = ServerId { service: *id, address: server.address, port: server.port };
+            let server_id = ServerId { service: *id, address, port };
             self.since.insert(server_id, Instant::now());
             self.drained.remove(&server_id);
-            self.tell_server(&virtual_server, &server, before, after);
+            self.tell_server(&head, &server, before, after);
         }
         if old.quorum.is_up != new.quorum.is_up {
-            self.tell_quorum(&virtual_server, new);
+            self.tell_quorum(&head, new);
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
         ConnectionBatch, Request, ServerAddress,
         types::{Action, Order, Ordered, OrderedServer, Override},
     },
+    config::RealServer,
     desired::{Condition, Server, ServerId, ServiceId},
 };
 
@@ -93,35 +94,48 @@ impl Agent {
     /// The real servers that an order means, each with the name of its virtual server.
     fn find_servers(&self, order: &Order) -> Result<Vec<(String, ServerId)>, String> {
         let wanted: ServerAddress = order.server.parse()?;
-        let (mut found, mut others) = (Vec::new(), Vec::new());
-        for virtual_server in &self.config.virtual_servers {
-            if order.virtual_server.as_ref().is_some_and(|name| *name != virtual_server.name) {
-                continue;
-            }
+        let mut found = Vec::new();
+        let is_meant = |name: &str| order.virtual_server.as_ref().is_none_or(|wanted| wanted == name);
+        for virtual_server in self.config.virtual_servers.iter().filter(|one| is_meant(&one.name)) {
             for server in &virtual_server.real_servers {
-                let service = ServiceId::of(virtual_server);
-                let id = ServerId { service, address: server.address, port: server.port };
                 if wanted.matches(SocketAddr::new(server.address, server.port)) {
+                    let service = ServiceId::of(virtual_server);
+                    let id = ServerId { service, address: server.address, port: server.port };
                     found.push((virtual_server.name.clone(), id));
-                } else {
-                    others.push(format!(
-                        "{}/{}",
-                        virtual_server.name,
-                        SocketAddr::new(server.address, server.port)
-                    ));
                 }
             }
         }
-        if !found.is_empty() {
-            return Ok(found);
+        if order.action == Action::Enable {
+            // An order outlives its server in the configuration, and can be lifted then too.
+            for id in self.inputs.orders.keys() {
+                let name = self.name_of(&id.service);
+                let is_known = found.iter().any(|(_, known)| known == id);
+                if !is_known && is_meant(&name) && wanted.matches(SocketAddr::new(id.address, id.port)) {
+                    found.push((name, *id));
+                }
+            }
         }
-        if let Some(name) = &order.virtual_server
-            && !self.config.virtual_servers.iter().any(|one| one.name == *name)
-        {
-            let names: Vec<_> = self.config.virtual_servers.iter().map(|one| one.name.clone()).collect();
-            return Err(format!("there is no virtual server \"{name}\"; {}", some_of(&names)));
+        if found.is_empty() { Err(self.not_found(order)) } else { Ok(found) }
+    }
+
+    fn not_found(&self, order: &Order) -> String {
+        let names: Vec<&str> = self.config.virtual_servers.iter().map(|one| one.name.as_str()).collect();
+        if let Some(name) = order.virtual_server.as_deref().filter(|name| !names.contains(name)) {
+            return format!(
+                "there is no virtual server \"{name}\"; {}",
+                some_of(names.iter().map(ToString::to_string))
+            );
         }
-        Err(format!("there is no real server {}; {}", order.server, some_of(&others)))
+        let servers = self
+            .config
+            .virtual_servers
+            .iter()
+            .filter(|one| order.virtual_server.as_ref().is_none_or(|name| *name == one.name))
+            .flat_map(|one| {
+                let address = |server: &RealServer| SocketAddr::new(server.address, server.port);
+                one.real_servers.iter().map(move |server| format!("{}/{}", one.name, address(server)))
+            });
+        format!("there is no real server {}; {}", order.server, some_of(servers))
     }
 
     /// Active and inactive connections of a real server, also of one that has been taken out.
@@ -207,7 +221,7 @@ impl Agent {
             return;
         }
         let Ok(permit) = self.to_unfinished.clone().try_reserve_owned() else { return };
-        match self.plane.connection_list() {
+        match self.plane.connection_counts() {
             Ok(list) => drop(tokio::task::spawn_blocking(move || permit.send(list.unfinished(&idle)))),
             Err(error) => tracing::error!("cannot count the connections of draining servers: {error:#}"),
         }
@@ -236,10 +250,7 @@ impl Agent {
     }
 
     fn condition_of(&self, id: &ServerId) -> Option<&Condition> {
-        let position = *self.positions.get(&id.service)?;
-        let servers = &self.config.virtual_servers[position].real_servers;
-        let index = servers.iter().position(|one| (one.address, one.port) == (id.address, id.port))?;
-        self.outcomes.get(&id.service)?.conditions.get(index)
+        self.outcomes.get(&id.service)?.condition_of(id.address, id.port)
     }
 }
 
@@ -249,11 +260,14 @@ fn stopped(detach: bool, reply: oneshot::Sender<()>) -> Ending {
     if detach { Ending::Detach } else { Ending::Keep }
 }
 
-fn some_of(names: &[String]) -> String {
+/// The first few of many names.
+fn some_of(names: impl Iterator<Item = String>) -> String {
     const MOST: usize = 8;
-    match names {
-        [] => "there are none".to_owned(),
-        _ if names.len() <= MOST => format!("there are {}", names.join(", ")),
-        _ => format!("there are {}, and {} more", names[..MOST].join(", "), names.len() - MOST),
+    let mut names = names.fuse();
+    let first: Vec<String> = names.by_ref().take(MOST).collect();
+    match (first.len(), names.count()) {
+        (0, _) => "there are none".to_owned(),
+        (_, 0) => format!("there are {}", first.join(", ")),
+        (_, more) => format!("there are {}, and {more} more", first.join(", ")),
     }
 }

@@ -1,13 +1,20 @@
 //! Taking a new configuration while serving: all of it or nothing.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use super::{Agent, Incoming, changes::spawn_metrics, events::Severity, open_pins, unix_now};
 use crate::{
     api::types::{LastReload, Reloaded},
     config::{self, Config},
-    dataplane::{DataPlane as _, xdp::XdpPlane},
-    desired::{ServiceId, desired_with, outcome},
+    dataplane::{
+        DataPlane as _,
+        xdp::{Pins, XdpPlane},
+    },
+    desired::{Draining, Outcome, ServerId, ServiceId, State, desired_with, outcome},
     mail::Mailer,
 };
 
@@ -89,24 +96,37 @@ impl Agent {
         {
             old.abort();
         }
+        // From here on the file is in force, whatever the kernel says.
         let before = std::mem::replace(&mut self.config, new);
         self.inputs.now = unix_now();
         let served = self.plane.observe();
+        let drained_before = self.inputs.draining.clone();
         self.inputs.draining.follow(&served, Some(&before), &self.config, self.inputs.now);
         self.forget_reports();
-        self.tell_before_taking(&before);
-        self.take_configuration();
+        self.tell_leavers(&before, &drained_before);
+        let outcomes = self.take_configuration();
         let known: BTreeSet<IpAddr> = self.resolutions.keys().copied().collect();
         let targets = self.set_targets();
         let new_targets = targets.difference(&known).copied().collect();
         self.wait_for_next_hops(&new_targets, NEW_NEXT_HOPS, &mut incoming.changes).await;
-        let damaged = self.plane.damaged().map_err(|error| format!("{error:#}"))?;
+        let damaged = match self.plane.damaged(1) {
+            Ok(audit) => audit.damaged,
+            Err(error) => {
+                tracing::error!("cannot read the maps: {error:#}");
+                BTreeSet::new()
+            }
+        };
         let done = self.reconcile(&damaged);
+        let repaired: Vec<ServiceId> = damaged.into_iter().collect();
+        self.tell_repaired(&repaired);
         self.set_checks();
+        self.tell_outcomes(&outcomes);
         self.resolutions.retain(|address, _| targets.contains(address));
+        self.forget_servers();
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         if done.failed > 0 {
-            return Err(format!(
-                "the file is in force, but the kernel refuses {} changes, which are tried again: see the log",
+            warnings.push(format!(
+                "the kernel refuses {} changes, which are tried again: see `xdirector events`",
                 done.failed
             ));
         }
@@ -114,7 +134,7 @@ impl Agent {
             added: done.added,
             changed: done.changed,
             removed: done.removed,
-            warnings: warnings.iter().map(ToString::to_string).collect(),
+            warnings,
             needs_restart,
         })
     }
@@ -166,15 +186,32 @@ impl Agent {
             pins.abandon();
             return Err(error);
         }
-        let mut plane = XdpPlane::open(new, &wanted, self.options.trace, pins)?;
-        plane.attach(&new.director.interfaces, new.director.xdp_mode).await?;
-        plane.set_macs(&self.links.iter().filter_map(|link| link.mac).collect());
-        self.plane = plane;
+        // Two threads would sweep one table.
+        self.plane.retire();
+        match self.reopened(new, &wanted, pins).await {
+            Ok(plane) => self.plane = plane,
+            Err(error) => {
+                self.plane.go_on()?;
+                return Err(error);
+            }
+        }
+        self.was_reopened = true;
         Ok(())
     }
 
-    /// Looks up where virtual servers stand, and what follows from the inputs for them.
-    pub(super) fn take_configuration(&mut self) {
+    /// The program loaded again and in the place of the old one.
+    async fn reopened(&self, new: &Config, wanted: &State, pins: Pins) -> anyhow::Result<XdpPlane> {
+        let mut plane = XdpPlane::open(new, wanted, self.options.trace, pins)?;
+        // Also of servers that are not in service now.
+        for (target, resolution) in &self.resolutions {
+            plane.set_next_hop(*target, resolution, self.keeps_tags(resolution));
+        }
+        plane.attach(&new.director.interfaces, new.director.xdp_mode).await?;
+        Ok(plane)
+    }
+
+    /// Looks up where virtual servers stand, and what follows from the inputs for them; gives what followed before.
+    pub(super) fn take_configuration(&mut self) -> BTreeMap<ServiceId, Outcome> {
         self.positions = self
             .config
             .virtual_servers
@@ -182,13 +219,36 @@ impl Agent {
             .enumerate()
             .map(|(position, virtual_server)| (ServiceId::of(virtual_server), position))
             .collect();
-        self.outcomes = self
+        let outcomes = self
             .config
             .virtual_servers
             .iter()
             .map(|virtual_server| (ServiceId::of(virtual_server), outcome(virtual_server, &self.inputs)))
             .collect();
+        let before = std::mem::replace(&mut self.outcomes, outcomes);
         self.inputs.quorum = self.outcomes.iter().map(|(id, outcome)| (*id, outcome.quorum.is_up)).collect();
+        before
+    }
+
+    /// Tells what the new configuration has changed in the state of servers that it keeps.
+    fn tell_outcomes(&mut self, before: &BTreeMap<ServiceId, Outcome>) {
+        for (id, old) in before {
+            if let Some(new) = self.outcomes.get(id).cloned() {
+                self.tell_changes(id, old, &new);
+            }
+        }
+    }
+
+    /// Forgets what was known of servers that are no more.
+    fn forget_servers(&mut self) {
+        let mut there: BTreeSet<ServerId> =
+            self.inputs.draining.all().map(|(service, leaver)| leaver.server.id(service)).collect();
+        for (service, outcome) in &self.outcomes {
+            let id = |(address, port): (IpAddr, u16)| ServerId { service: *service, address, port };
+            there.extend(outcome.servers.iter().copied().map(id));
+        }
+        self.since.retain(|id, _| there.contains(id));
+        self.drained.retain(|id| there.contains(id));
     }
 
     /// Forgets what checks said that are no more.
@@ -211,21 +271,26 @@ impl Agent {
     }
 
     /// Says which servers the new configuration no longer has.
-    fn tell_before_taking(&mut self, before: &Config) {
-        let names: std::collections::BTreeMap<ServiceId, &str> =
+    fn tell_leavers(&mut self, before: &Config, drained_before: &Draining) {
+        let names: BTreeMap<ServiceId, &str> =
             before.virtual_servers.iter().map(|one| (ServiceId::of(one), one.name.as_str())).collect();
         let mut told = Vec::new();
-        for (id, name) in &names {
-            for leaver in self.inputs.draining.leavers(id) {
-                let address = std::net::SocketAddr::new(leaver.server.address, leaver.server.port);
-                told.push((
-                    format!("{name}/{address}"),
-                    "not in the configuration any more: draining".to_owned(),
-                ));
+        for (service, leaver) in self.inputs.draining.all() {
+            let is_new =
+                !drained_before.leavers(&service).iter().any(|one| one.server.key() == leaver.server.key());
+            if let (true, Some(name)) = (is_new, names.get(&service)) {
+                let id = leaver.server.id(service);
+                told.push((id, format!("{name}/{}", SocketAddr::new(id.address, id.port))));
             }
         }
-        for (subject, text) in told {
-            self.events.tell(Severity::Good, &subject, text);
+        for (id, subject) in told {
+            self.drained.remove(&id);
+            self.since.insert(id, Instant::now());
+            self.events.tell(
+                Severity::Good,
+                &subject,
+                "not in the configuration any more: draining".to_owned(),
+            );
         }
     }
 }

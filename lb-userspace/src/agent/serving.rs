@@ -18,6 +18,9 @@ use crate::{
     reconcile::{Operation, reconcile},
 };
 
+/// A look at all virtual servers is spread over so many audits.
+const AUDIT_PARTS: usize = 40;
+
 /// How a comparison of what is with what should be ended.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Reconciled {
@@ -27,49 +30,56 @@ pub(super) struct Reconciled {
     pub(super) failed: usize,
 }
 
+impl Reconciled {
+    fn count(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Add(..) => self.added += 1,
+            Operation::Change(..) => self.changed += 1,
+            Operation::Remove(..) => self.removed += 1,
+        }
+    }
+}
+
 impl Agent {
     /// What should be served now.
     pub(super) fn wanted(&self) -> State {
         desired_with(&self.config, &self.inputs)
     }
 
-    /// Brings the data plane to what it should be. What the kernel refuses is tried again at the next audit.
+    /// Brings the data plane to what it should be. What the kernel refuses is tried again, once at the end, when others may
+    /// have made room, and then at the next audit.
     pub(super) fn reconcile(&mut self, damaged: &BTreeSet<ServiceId>) -> Reconciled {
         let started = Instant::now();
         let mut done = Reconciled::default();
+        let mut refused = Vec::new();
         for operation in reconcile(&self.wanted(), &self.plane.observe(), damaged) {
-            let is_repair = damaged.contains(operation.id());
-            if !self.apply(&operation) {
-                done.failed += 1;
-                continue;
+            match self.apply(&operation) {
+                Ok(()) => done.count(&operation),
+                Err(_) => refused.push(operation),
             }
-            self.work.repairs += u64::from(is_repair);
-            match operation {
-                Operation::Add(..) => done.added += 1,
-                Operation::Change(..) => done.changed += 1,
-                Operation::Remove(..) => done.removed += 1,
+        }
+        for operation in refused {
+            match self.apply(&operation) {
+                Ok(()) => done.count(&operation),
+                Err(error) => {
+                    done.failed += 1;
+                    self.tell_failure(operation.id(), &error);
+                }
             }
         }
         self.count_reconcile(started);
         done
     }
 
-    /// Brings one virtual server to what it should be; false when the kernel refuses.
-    fn apply(&mut self, operation: &Operation) -> bool {
+    fn apply(&mut self, operation: &Operation) -> anyhow::Result<()> {
         self.work.operations += 1;
-        match self.plane.apply(operation) {
-            Ok(()) => true,
-            Err(error) => {
-                self.work.operations_failed += 1;
-                let name = self.name_of(operation.id());
-                self.events.tell(
-                    Severity::Bad,
-                    &name,
-                    format!("the kernel refuses a change, which is tried again soon: {error:#}"),
-                );
-                false
-            }
-        }
+        self.plane.apply(operation).inspect_err(|_| self.work.operations_failed += 1)
+    }
+
+    fn tell_failure(&mut self, id: &ServiceId, error: &anyhow::Error) {
+        let name = self.name_of(id);
+        let text = format!("the kernel refuses a change, which is tried again soon: {error:#}");
+        self.events.tell(Severity::Bad, &name, text);
     }
 
     fn count_reconcile(&mut self, started: Instant) {
@@ -84,45 +94,82 @@ impl Agent {
     pub(super) fn refresh(&mut self, ids: impl IntoIterator<Item = ServiceId>) {
         let started = Instant::now();
         self.inputs.now = unix_now();
+        let mut told = Vec::new();
+        // First all that packets depend on; a log or a queue may be slow.
         for id in ids {
-            let wanted = match self.positions.get(&id) {
-                Some(&position) => {
-                    let new = outcome(&self.config.virtual_servers[position], &self.inputs);
-                    self.tell_changes(position, &id, &new);
-                    self.inputs.quorum.insert(id, new.quorum.is_up);
-                    let service = new.service.clone();
-                    self.outcomes.insert(id, new);
-                    Some(service)
-                }
-                None => self.inputs.draining.service(&id),
-            };
-            let operation = match (wanted, self.plane.service(&id)) {
-                (Some(wanted), Some(there)) if wanted == *there => continue,
-                (Some(wanted), Some(_)) => Operation::Change(id, wanted),
-                (Some(wanted), None) => Operation::Add(id, wanted),
-                (None, Some(_)) => Operation::Remove(id),
-                (None, None) => continue,
-            };
-            self.apply(&operation);
+            if let Some(&position) = self.positions.get(&id) {
+                let new = outcome(&self.config.virtual_servers[position], &self.inputs);
+                self.inputs.quorum.insert(id, new.quorum.is_up);
+                told.extend(self.outcomes.insert(id, new).map(|old| (id, old)));
+            }
+            if let Some(operation) = self.operation_for(&id, false)
+                && let Err(error) = self.apply(&operation)
+            {
+                self.tell_failure(&id, &error);
+            }
         }
         self.count_reconcile(started);
+        for (id, old) in told {
+            if let Some(new) = self.outcomes.get(&id).cloned() {
+                self.tell_changes(&id, &old, &new);
+            }
+        }
     }
 
-    /// Looks whether somebody else has changed the maps or an earlier change has failed, and puts it right.
+    /// The step from what one virtual server is to what it should be.
+    fn operation_for(&self, id: &ServiceId, is_damaged: bool) -> Option<Operation> {
+        let wanted = match self.positions.get(id) {
+            Some(_) => self.outcomes.get(id).map(|outcome| outcome.service.clone()),
+            None => self.inputs.draining.service(id),
+        };
+        match (wanted, self.plane.service(id)) {
+            (Some(wanted), Some(there)) if wanted == *there && !is_damaged => None,
+            (Some(wanted), Some(_)) => Some(Operation::Change(*id, wanted)),
+            (Some(wanted), None) => Some(Operation::Add(*id, wanted)),
+            (None, Some(_)) => Some(Operation::Remove(*id)),
+            (None, None) => None,
+        }
+    }
+
+    /// Looks whether somebody else has changed the maps or an earlier change has failed, and puts it right. A part of the
+    /// virtual servers each time: with very many of them a look at all would keep others waiting.
     pub(super) fn audit(&mut self) {
-        let damaged = match self.plane.damaged() {
-            Ok(damaged) => damaged,
+        let audit = match self.plane.damaged(AUDIT_PARTS) {
+            Ok(audit) => audit,
             Err(error) => return tracing::error!("cannot read the maps: {error:#}"),
         };
-        for id in &damaged {
-            let name = self.name_of(id);
-            self.events.tell(
-                Severity::Bad,
-                &name,
-                "somebody else has changed it in the kernel: put right".to_owned(),
-            );
+        let mut repaired = Vec::new();
+        for id in audit.looked_at {
+            let is_damaged = audit.damaged.contains(&id);
+            let Some(operation) = self.operation_for(&id, is_damaged) else { continue };
+            match self.apply(&operation) {
+                Ok(()) if is_damaged => repaired.push(id),
+                Ok(()) => {}
+                Err(error) => self.tell_failure(&id, &error),
+            }
         }
-        self.reconcile(&damaged);
+        self.tell_repaired(&repaired);
+        // Those that could not be brought in are not among what is there.
+        let missing: Vec<ServiceId> =
+            self.positions.keys().filter(|id| self.plane.service(id).is_none()).copied().collect();
+        if !missing.is_empty() {
+            self.refresh(missing);
+        }
+    }
+
+    pub(super) fn tell_repaired(&mut self, repaired: &[ServiceId]) {
+        /// More than this at once are summed up.
+        const MOST: usize = 8;
+        self.work.repairs += repaired.len() as u64;
+        for id in repaired.iter().take(MOST) {
+            let name = self.name_of(id);
+            let text = "was not in the kernel as it should be: put right".to_owned();
+            self.events.tell(Severity::Bad, &name, text);
+        }
+        if repaired.len() > MOST {
+            let text = format!("{} more virtual servers were put right", repaired.len() - MOST);
+            self.events.tell(Severity::Bad, "director", text);
+        }
     }
 
     /// The name of a virtual server, or its address when it has none any more.
@@ -163,8 +210,8 @@ impl Agent {
                 for (index, check) in (0..).zip(&server.health_checks) {
                     let id =
                         crate::health::CheckId { service, address: server.address, port: server.port, index };
-                    let known_down = self.inputs.reports.get(&id).is_some_and(|report| !report.is_up);
-                    let begins_down = virtual_server.alpha || known_down;
+                    let known = self.inputs.reports.get(&id);
+                    let begins_down = known.map_or(virtual_server.alpha, |report| !report.is_up);
                     wanted.insert(id, Wanted { check: check.clone(), begins_down });
                 }
             }
@@ -190,29 +237,47 @@ impl Agent {
             let text = format!("it can be reached again, by way of {}", hop.interface);
             self.events.tell(Severity::Good, &format!("real server {target}"), text);
         }
-        let keeps_tags = match &resolution {
-            // VLAN devices on an interface say which tags its frames have; without any, frames keep theirs.
-            Resolution::Resolved(hop) => {
-                !self.links.iter().any(|link| link.vlan.is_some_and(|vlan| vlan.parent == hop.ifindex))
-            }
-            Resolution::Unresolved(_) => false,
-        };
+        let keeps_tags = self.keeps_tags(&resolution);
         self.plane.set_next_hop(target, &resolution, keeps_tags);
         self.resolutions.insert(target, resolution);
     }
 
-    /// Keeps up with this machine's interfaces and their MAC addresses, and with whether the program is still there.
+    /// VLAN devices on an interface say which tags its frames have; without any, frames keep theirs.
+    pub(super) fn keeps_tags(&self, resolution: &Resolution) -> bool {
+        match resolution {
+            Resolution::Resolved(hop) => {
+                !self.links.iter().any(|link| link.vlan.is_some_and(|vlan| vlan.parent == hop.ifindex))
+            }
+            Resolution::Unresolved(_) => false,
+        }
+    }
+
+    /// Asks for this machine's interfaces and waits for the answer.
     pub(super) async fn look_at_links(&mut self) {
         match netlink::links().await {
-            Ok(links) => {
-                if links != self.links {
-                    self.plane.set_macs(&links.iter().filter_map(|link| link.mac).collect());
-                    self.links = links;
-                }
-                self.plane.follow_interfaces(&self.links, self.config.director.xdp_mode);
-            }
+            Ok(links) => self.links_seen(links),
             Err(error) => tracing::warn!("cannot list the interfaces: {error}"),
         }
+    }
+
+    /// Asks for them without waiting; unless the last answer is still on its way.
+    pub(super) fn ask_for_links(&self) {
+        let Ok(permit) = self.to_links.clone().try_reserve_owned() else { return };
+        tokio::spawn(async move {
+            match netlink::links().await {
+                Ok(links) => drop(permit.send(links)),
+                Err(error) => tracing::warn!("cannot list the interfaces: {error}"),
+            }
+        });
+    }
+
+    /// Keeps up with this machine's interfaces and their MAC addresses, and with whether the program is still there.
+    pub(super) fn links_seen(&mut self, links: Vec<netlink::Link>) {
+        if links != self.links {
+            self.plane.set_macs(&links.iter().filter_map(|link| link.mac).collect());
+            self.links = links;
+        }
+        self.plane.follow_interfaces(&self.links, self.config.director.xdp_mode);
     }
 
     /// Has the counters read, in another thread; unless that is still busy with the last time.

@@ -15,12 +15,18 @@ use super::{
     Agent, Incoming, Options,
     changes::spawn_metrics,
     events::{Events, Severity},
-    open_pins, unix_now,
+    open_pins, pins_directory, unix_now,
 };
 use crate::{
     api::{Request, types::Work},
-    config::Config,
-    dataplane::{DataPlane as _, xdp::XdpPlane},
+    config::{Config, OnFailure},
+    dataplane::{
+        DataPlane as _,
+        xdp::{
+            XdpPlane,
+            pins::{self, is_on_bpffs},
+        },
+    },
     desired::{Inputs, ServiceId, State, desired_with},
     health::{CheckId, Health, Report},
     mail::Mailer,
@@ -41,6 +47,10 @@ impl Agent {
         config: Config,
         to_agent: mpsc::Sender<Request>,
     ) -> anyhow::Result<(Self, Incoming)> {
+        let pins_lock = match pins_directory(&options, &config) {
+            directory if is_on_bpffs(&directory).is_ok() => Some(pins::lock(&directory)?),
+            _ => None,
+        };
         let (pins, unpinned) = match open_pins(&options, &config) {
             Ok(pins) => (Some(pins), None),
             Err(reason) => {
@@ -73,12 +83,14 @@ impl Agent {
         };
         events.tell(Severity::Good, "director", how.to_owned());
         inputs.draining.follow(&left, None, &config, inputs.now);
-        inputs.reports = known_down(&config, &left);
+        inputs.reports = known(&config, &left);
+        inputs.quorum = known_quorum(&config, &left);
 
         let (health, reports) = Health::spawn(user.clone()).context("no thread for health checks")?;
         let (watcher, changes) = Watcher::spawn(Timing::default())?;
         let (to_samples, samples) = mpsc::channel(1);
         let (to_unfinished, unfinished) = mpsc::channel(1);
+        let (to_links, links) = mpsc::channel(1);
         let mut agent = Self {
             options,
             positions: BTreeMap::new(),
@@ -105,11 +117,14 @@ impl Agent {
             rates: BTreeMap::new(),
             to_samples,
             to_unfinished,
+            to_links,
+            was_reopened: false,
+            _pins_lock: pins_lock,
             config,
         };
-        let mut incoming = Incoming { reports, changes, samples, unfinished };
+        let mut incoming = Incoming { reports, changes, links, samples, unfinished };
         agent.take_configuration();
-        let damaged = agent.plane.damaged()?;
+        let damaged = agent.plane.damaged(1)?.damaged;
         agent.reconcile(&damaged);
         let targets = agent.set_targets();
         agent.look_at_links().await;
@@ -196,34 +211,63 @@ fn state_directory(options: &Options) -> PathBuf {
 /// Orders of an earlier agent's operators. A file that cannot be read costs the orders, not the service.
 fn load_orders(store: &orders::Store) -> BTreeMap<crate::desired::ServerId, crate::api::types::Override> {
     let problem = |error: &io::Error| {
+        // The next order writes the file anew.
+        let kept = store.put_aside().map_or_else(
+            |error| format!("cannot be put aside: {error}"),
+            |path| format!("is kept as {}", path.display()),
+        );
         tracing::error!(
-            "what operators had ordered is not known, since {} cannot be read: {error}",
+            "what operators had ordered is not known, since {} cannot be read: {error}; it {kept}",
             store.path().display()
         );
     };
     store.load().inspect_err(problem).unwrap_or_default()
 }
 
-/// Servers that an earlier agent had found down: they stay so until their first check has passed.
-fn known_down(config: &Config, left: &State) -> BTreeMap<CheckId, Report> {
+/// What an earlier agent's checks had said, as far as the data plane shows it: until the first results of this agent's checks
+/// that holds, so that a restart neither brings dead servers back nor takes living ones out.
+fn known(config: &Config, left: &State) -> BTreeMap<CheckId, Report> {
     let mut reports = BTreeMap::new();
     for virtual_server in &config.virtual_servers {
         let service = ServiceId::of(virtual_server);
         let Some(there) = left.get(&service) else { continue };
+        // With nobody in service those that are missing may just as well be new in the file.
+        let has_serving = there.servers.iter().any(|server| !server.is_leaving);
         for server in &virtual_server.real_servers {
-            let serves = there
-                .servers
-                .iter()
-                .any(|one| (one.address, one.port) == (server.address, server.port) && !one.is_leaving);
-            if serves {
-                continue;
-            }
-            for (index, _) in (0..).zip(&server.health_checks) {
+            let key = (server.address, server.port, server.forward);
+            let (is_up, drain, weight) = match there.servers.iter().find(|one| one.key() == key) {
+                Some(one) if !one.is_leaving => {
+                    (true, false, (one.weight != server.weight).then_some(one.weight))
+                }
+                Some(_) if server.on_failure == OnFailure::Inhibit => (false, false, None),
+                // Its check had asked for silence, or the sorry server stood in.
+                Some(_) => (true, true, None),
+                None if has_serving => (false, false, None),
+                None => continue,
+            };
+            for (index, check) in (0..).zip(&server.health_checks) {
                 let id = CheckId { service, address: server.address, port: server.port, index };
-                let detail = "not in service before this agent started, and not checked since".to_owned();
-                reports.insert(id, Report { id, is_up: false, weight: None, drain: false, detail });
+                let weight = weight.filter(|_| check.probe.sets_weight());
+                let detail = "as it was before this agent started, and not checked since".to_owned();
+                reports.insert(id, Report { id, is_up, weight, drain, detail });
             }
         }
     }
     reports
+}
+
+/// Whether an earlier agent had seen the quorum reached, where the data plane shows it: by who was in service.
+fn known_quorum(config: &Config, left: &State) -> BTreeMap<ServiceId, bool> {
+    let mut quorum = BTreeMap::new();
+    for virtual_server in config.virtual_servers.iter().filter(|one| one.sorry_server.is_some()) {
+        let id = ServiceId::of(virtual_server);
+        let Some(there) = left.get(&id) else { continue };
+        let is_real = |server: &crate::desired::Server| {
+            virtual_server.real_servers.iter().any(|one| (one.address, one.port, one.forward) == server.key())
+        };
+        if there.servers.iter().any(|server| !server.is_leaving) {
+            quorum.insert(id, there.servers.iter().any(|server| !server.is_leaving && is_real(server)));
+        }
+    }
+    quorum
 }

@@ -301,9 +301,9 @@ pub enum RealServerState {
     Inhibited,
     /// No check has had a result yet, and until then it counts as down (`alpha`).
     Checking,
-    /// An operator drains it; it still has connections.
+    /// An operator or a check drains it; it still has connections.
     Draining,
-    /// An operator drains it; it has no connections any more.
+    /// An operator or a check drains it; all its connections have ended.
     Drained,
     /// An operator has taken it out.
     Disabled,

@@ -32,7 +32,7 @@ pub struct DrainArgs {
     /// still has
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
-    /// Wait until it has no connections any more
+    /// Wait until all its connections have ended
     #[arg(long)]
     pub wait: bool,
     /// Which agent.

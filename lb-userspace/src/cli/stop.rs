@@ -14,7 +14,7 @@ use clap::Args;
 
 use super::{SocketArgs, closed_is_done};
 use crate::{
-    api::{Client, Status, Stop, client::ClientError, socket::DEFAULT_INSTANCE},
+    api::{Client, Status, Stop, client::ClientError, default_path, socket::DEFAULT_INSTANCE},
     dataplane::xdp::{pins, remove_pinned},
 };
 
@@ -70,8 +70,17 @@ pub fn run(args: &StopArgs) -> anyhow::Result<()> {
 
 /// Removes the pinned data plane of an instance whose agent has ended; false when there is none.
 fn detach_without_agent(args: &StopArgs) -> anyhow::Result<bool> {
+    let is_nameless = args.socket.instance.is_none() && args.socket.path() != default_path(DEFAULT_INSTANCE);
+    if is_nameless && args.pins.is_none() {
+        bail!(
+            "no xdirector is running at {}, and a socket does not say whose data plane is meant: give --instance NAME or --pins \
+             DIRECTORY",
+            args.socket.path().display()
+        );
+    }
     let instance = args.socket.instance.as_deref().unwrap_or(DEFAULT_INSTANCE);
     let directory = args.pins.clone().unwrap_or_else(|| pins::default_directory(instance));
+    let _lock = pins::lock(&directory)?;
     remove_pinned(&directory).with_context(|| format!("cannot remove {}", directory.display()))
 }
 

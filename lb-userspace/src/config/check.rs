@@ -124,6 +124,11 @@ pub enum Probe {
 }
 
 impl Probe {
+    /// Whether it can set the server's weight.
+    pub const fn sets_weight(&self) -> bool {
+        matches!(self, Self::Script { dynamic: true, .. } | Self::File { .. })
+    }
+
     /// The words of `type`, in the order in which messages and the reference name them.
     pub const TYPES: &'static [&'static str] =
         &["tcp", "http", "https", "smtp", "dns", "udp", "ping", "script", "file"];

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{bail, ensure};
 
-use super::DataPlane;
+use super::{Audit, DataPlane};
 use crate::{
     desired::{ServiceId, State},
     reconcile::Operation,
@@ -34,8 +34,8 @@ impl DataPlane for Fake {
         self.state.clone()
     }
 
-    fn damaged(&mut self) -> anyhow::Result<BTreeSet<ServiceId>> {
-        Ok(self.damaged.clone())
+    fn damaged(&mut self, _parts: usize) -> anyhow::Result<Audit> {
+        Ok(Audit { looked_at: self.state.keys().copied().collect(), damaged: self.damaged.clone() })
     }
 
     fn apply(&mut self, operation: &Operation) -> anyhow::Result<()> {

@@ -49,7 +49,7 @@ pub use load::{LoadError, OBJECT, PROGRAM, Sizes};
 pub use pins::{Pins, remove_pinned};
 pub use stats::StatsReader;
 
-use super::DataPlane;
+use super::{Audit, DataPlane};
 use crate::{
     config::{Config, Forward, XdpMode},
     desired::{Server, ServerId, Service, ServiceId, State},
@@ -151,6 +151,8 @@ impl XdpPlane {
             let fits = |name: &&str| match *name {
                 name if left::TABLES.contains(&name) => tables_fit,
                 name if left::CONNECTIONS.contains(&name) => connections_fit,
+                // Says what this generation is.
+                map_name::IDENTITY => false,
                 _ => true,
             };
             left::keep(pins, &map_name::ALL.into_iter().filter(|name| fits(name)).collect::<Vec<_>>())?;
@@ -175,7 +177,8 @@ impl XdpPlane {
         ));
         if left.is_some() && !connections_fit {
             tracing::warn!(
-                "director.max_connections has changed: the connection table is made anew and its connections are lost,                  except that sh and mh find their servers again"
+                "director.max_connections has changed: the connection table is made anew and its connections are lost, \
+                 except that sh and mh find their servers again"
             );
             tables.clear_loads();
         }
@@ -214,19 +217,29 @@ impl XdpPlane {
     pub async fn attach(&mut self, names: &[String], mode: XdpMode) -> anyhow::Result<()> {
         let interfaces = attach::check(names, self.pins.as_ref()).await?;
         let program = program_of(&mut self.ebpf)?;
-        self.attachments = attach::attach_all(program, &interfaces, mode, self.pins.as_ref())?;
+        if let Some(pins) = &self.pins {
+            // From here on the next agent finds this generation, whether or not this one gets to the end.
+            program.pin(pins.program()).context("cannot pin the program")?;
+        }
+        match attach::attach_all(program, &interfaces, mode, self.pins.as_ref()) {
+            Ok(attachments) => self.attachments = attachments,
+            Err(error) => {
+                self.pins.iter().for_each(Pins::abandon);
+                return Err(error.into());
+            }
+        }
         if let Some(pins) = &mut self.pins {
             attach::release_others(names, pins);
-            program.pin(pins.program()).context("cannot pin the program")?;
-            pins.commit().context("cannot remove older pins")?;
+            if let Err(error) = pins.commit() {
+                tracing::warn!("cannot remove what earlier agents have pinned: {error}");
+            }
         }
         if let Err(error) = local::attach(&mut self.ebpf, self.pins.as_ref()) {
             tracing::warn!(
                 "connections from this machine to its own virtual servers are not balanced: {error:#}"
             );
         }
-        self.keeper = Some(Keeper::start(Arc::clone(&self.sweeper)).context("no thread for the sweep")?);
-        Ok(())
+        self.go_on()
     }
 
     /// Checks that every interface is there and free, or has our own program.
@@ -279,14 +292,24 @@ impl XdpPlane {
         self.keeper = None;
     }
 
+    /// Takes up again what [`Self::retire`] ended.
+    ///
+    /// # Errors
+    /// When there is no thread to be had.
+    pub fn go_on(&mut self) -> anyhow::Result<()> {
+        self.keeper = Some(Keeper::start(Arc::clone(&self.sweeper)).context("no thread for the sweep")?);
+        Ok(())
+    }
+
     /// Attaches again where somebody has detached the program, or an interface has been made anew under its old name.
     pub fn follow_interfaces(&mut self, links: &[Link], mode: XdpMode) {
         let Ok(program) = program_of(&mut self.ebpf) else { return };
+        let Ok(id) = program.info().map(|info| info.id()) else { return };
         for attachment in &mut self.attachments {
             let name = attachment.name.clone();
             let link = links.iter().find(|link| link.name == name);
             let was_there = links.iter().any(|link| link.index == attachment.ifindex);
-            if was_there && attachment.is_there() {
+            if was_there && attachment.is_there(id) {
                 continue;
             }
             let Some(link) = link else {
@@ -426,6 +449,15 @@ impl XdpPlane {
         })
     }
 
+    /// The connection table as it is, for who counts in another thread.
+    ///
+    /// # Errors
+    /// When the kernel does not tell the time.
+    pub fn connection_counts(&self) -> anyhow::Result<ConnectionCounts> {
+        let now = self.sweeper().now()?;
+        Ok(ConnectionCounts { memory: Arc::clone(&self.memory), clock: self.clock, now })
+    }
+
     /// Packets by verdict and events by name, since the program was loaded.
     ///
     /// # Errors
@@ -437,6 +469,13 @@ impl XdpPlane {
         let events = Event::ALL.iter().map(|&event| (event.name(), sum(event as u32)));
         Ok(verdicts.chain(events).collect())
     }
+}
+
+/// The connection table, for who only counts.
+pub struct ConnectionCounts {
+    memory: Arc<conntable::Memory>,
+    clock: Clock,
+    now: u32,
 }
 
 /// The connection table and the servers that its connections name.
@@ -461,7 +500,7 @@ impl ConnectionList {
 /// A closing connection on which nothing has moved for so long is over, whatever the other side may not have said.
 const CLOSED_AFTER: u32 = 5;
 
-impl ConnectionList {
+impl ConnectionCounts {
     /// How many connections of each of these servers are not over yet. One that was closed stays in the table for a while, for
     /// packets that come late; it is not counted.
     pub fn unfinished(&self, numbers: &BTreeSet<u32>) -> BTreeMap<u32, u64> {
@@ -488,15 +527,8 @@ impl DataPlane for XdpPlane {
         self.tables.state()
     }
 
-    fn damaged(&mut self) -> anyhow::Result<BTreeSet<ServiceId>> {
-        let damage = self.tables.damage()?;
-        if damage.strangers > 0 {
-            tracing::warn!(
-                "removed {} virtual servers that somebody else had put into the map",
-                damage.strangers
-            );
-        }
-        Ok(damage.damaged)
+    fn damaged(&mut self, parts: usize) -> anyhow::Result<Audit> {
+        self.tables.audit(parts)
     }
 
     fn apply(&mut self, operation: &Operation) -> anyhow::Result<()> {
@@ -541,13 +573,15 @@ fn what_is_left(pins: &Pins, clock: Clock) -> anyhow::Result<Option<Left>> {
     };
     if left.is_none() && !pins.foreign_links().is_empty() {
         tracing::warn!(
-            "another version of xdirector has left its data plane, whose maps this one cannot read: it is replaced,              its connections are lost"
+            "another version of xdirector has left its data plane, whose maps this one cannot read: it is replaced, \
+             its connections are lost"
         );
     }
     let elsewhere = left.is_some_and(|left| left.identity.netns_cookie != local::netns_cookie());
     if elsewhere && attach::any_alive(pins) {
         bail!(
-            "{} belongs to a director in another network namespace; give this one another director.instance, or another              directory with --pins",
+            "{} belongs to a director in another network namespace; give this one another director.instance, or another \
+             directory with --pins",
             pins.directory().display()
         );
     }

@@ -1,5 +1,7 @@
 //! How each real server is, and what follows for its virtual server.
 
+use std::net::IpAddr;
+
 use super::{Inputs, Server, ServerId, Service, ServiceId};
 use crate::{
     api::types::Override,
@@ -41,10 +43,20 @@ pub struct Quorum {
 pub struct Outcome {
     /// What the data plane should do.
     pub service: Service,
-    /// Of each configured real server, in order.
+    /// Address and port of each configured real server, in order.
+    pub servers: Vec<(IpAddr, u16)>,
+    /// How each of them is.
     pub conditions: Vec<Condition>,
     /// Whether enough are alive.
     pub quorum: Quorum,
+}
+
+impl Outcome {
+    /// How a server is; `None` when it is not configured.
+    pub fn condition_of(&self, address: IpAddr, port: u16) -> Option<&Condition> {
+        let at = self.servers.iter().position(|server| *server == (address, port))?;
+        self.conditions.get(at)
+    }
 }
 
 impl Condition {
@@ -80,19 +92,16 @@ pub fn outcome(virtual_server: &VirtualServer, inputs: &Inputs) -> Outcome {
     if let Some(sorry) = &virtual_server.sorry_server {
         // While it is not needed it stays for the connections that it has.
         let server = sorry_server(sorry);
-        let is_listed =
-            servers.iter().any(|other| (other.address, other.port) == (server.address, server.port));
-        if !is_listed {
-            servers.push(if is_sorry { server } else { server.leaving() });
+        if is_sorry {
+            // It may be one of the real servers too.
+            servers.retain(|other| other.key() != server.key());
+            servers.push(server);
+        } else {
+            push_leaving(&mut servers, server);
         }
     }
     for leaver in inputs.draining.leavers(&id) {
-        let server = leaver.server;
-        let is_listed =
-            servers.iter().any(|other| (other.address, other.port) == (server.address, server.port));
-        if !is_listed {
-            servers.push(server.leaving());
-        }
+        push_leaving(&mut servers, leaver.server);
     }
     let service = Service {
         scheduler: virtual_server.scheduler,
@@ -101,7 +110,12 @@ pub fn outcome(virtual_server: &VirtualServer, inputs: &Inputs) -> Outcome {
         expire_quiescent: virtual_server.expire_quiescent,
         servers,
     };
-    Outcome { service, conditions: judged.into_iter().map(|(condition, _)| condition).collect(), quorum }
+    Outcome {
+        service,
+        servers: virtual_server.real_servers.iter().map(|server| (server.address, server.port)).collect(),
+        conditions: judged.into_iter().map(|(condition, _)| condition).collect(),
+        quorum,
+    }
 }
 
 /// How a real server is, and the weight that it has if it serves.
@@ -198,5 +212,12 @@ fn sorry_server(sorry: &SorryServer) -> Server {
         is_leaving: false,
         upper_threshold: 0,
         lower_threshold: 0,
+    }
+}
+
+/// Adds a server that only keeps its connections, unless it is there anyway.
+fn push_leaving(servers: &mut Vec<Server>, server: Server) {
+    if !servers.iter().any(|other| other.key() == server.key()) {
+        servers.push(server.leaving());
     }
 }

@@ -41,19 +41,22 @@ impl Draining {
                 .get(id)
                 .into_iter()
                 .flat_map(|one| {
-                    let sorry = one.sorry_server.iter().map(|sorry| (sorry.address, sorry.port));
-                    one.real_servers.iter().map(|server| (server.address, server.port)).chain(sorry)
+                    let sorry =
+                        one.sorry_server.iter().map(|sorry| (sorry.address, sorry.port, sorry.forward));
+                    one.real_servers
+                        .iter()
+                        .map(|server| (server.address, server.port, server.forward))
+                        .chain(sorry)
                 })
                 .collect();
             if drains && !configured.contains_key(id) {
                 self.whole.entry(*id).or_insert_with(|| service.clone());
             }
             let leavers = self.leavers.entry(*id).or_default();
-            leavers.retain(|leaver| !still.contains(&(leaver.server.address, leaver.server.port)));
+            leavers.retain(|leaver| !still.contains(&leaver.server.key()));
             for server in service.servers.iter().filter(|_| drains) {
-                let key = (server.address, server.port);
-                let is_known =
-                    leavers.iter().any(|leaver| (leaver.server.address, leaver.server.port) == key);
+                let key = server.key();
+                let is_known = leavers.iter().any(|leaver| leaver.server.key() == key);
                 if !still.contains(&key) && !is_known {
                     let until = timeout.map(|timeout| now.saturating_add(timeout.as_secs()));
                     leavers.push(Leaver { server: *server, until });

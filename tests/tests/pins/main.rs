@@ -62,7 +62,7 @@ fn config(max_connections: u32) -> Config {
 }
 
 fn bring(plane: &mut XdpPlane, wanted: &State) -> Result<usize> {
-    let damaged = plane.damaged()?;
+    let damaged = plane.damaged(1)?.damaged;
     let operations = reconcile(wanted, &plane.observe(), &damaged);
     for operation in &operations {
         plane.apply(operation)?;
@@ -118,7 +118,7 @@ fn what_one_load_writes_the_next_one_reads_back() -> Result<()> {
                     let mut plane = place.open(&config, state)?;
                     bring(&mut plane, state)?;
                     ensure!(plane.observe() == *state, "told {state:?}, has {:?}", plane.observe());
-                    ensure!(plane.damaged()?.is_empty());
+                    ensure!(plane.damaged(1)?.damaged.is_empty());
                     place.attach(&mut plane)?;
                     drop(plane);
                     let mut plane = place.open(&config, state)?;

@@ -36,7 +36,7 @@ pub enum AttachError {
     /// Somebody else's program is attached.
     #[error(
         "interface {name} already has an XDP program: {program} (id {id}); detach it with `ip link set dev {name} \
-         xdp off`, or give xdirector another interface"
+         xdp off` or `bpftool link detach`, or give xdirector another interface"
     )]
     Occupied {
         /// The interface.
@@ -107,11 +107,13 @@ impl Attachment {
         }
     }
 
-    /// Whether the program still is on the interface: somebody may have detached it by force, or have deleted the interface.
-    pub fn is_there(&self) -> bool {
+    /// Whether the program with this number still is on the interface: somebody may have detached or replaced it, or have
+    /// deleted the interface.
+    pub fn is_there(&self, program: u32) -> bool {
         match &self.hold {
             Hold::Process(_) => true,
-            Hold::Pin(path) => syscall::xdp_link_info(path).is_ok_and(|link| link.ifindex == self.ifindex),
+            Hold::Pin(path) => syscall::xdp_link_info(path)
+                .is_ok_and(|link| (link.ifindex, link.program) == (self.ifindex, program)),
         }
     }
 }
@@ -218,6 +220,11 @@ pub fn attach_all(
             Ok(attachment) => attachments.push(attachment),
             Err(error) => {
                 attachments.into_iter().for_each(Attachment::detach);
+                if let Some(before) = interface.mode {
+                    // It served in another mode, and does so again.
+                    let _ = attach_as(program, &interface.name, interface.ifindex, before, pins)
+                        .inspect_err(|error| tracing::error!("interface {}: {error}", interface.name));
+                }
                 return Err(error);
             }
         }
@@ -254,15 +261,18 @@ pub fn release_others(names: &[String], pins: &Pins) {
 /// The link that an earlier agent has pinned for an interface, if it still leads there and in the mode that is wanted.
 fn pinned_link(interface: &Interface, mode: XdpMode, pins: Option<&Pins>) -> Option<PathBuf> {
     let pins = pins?;
+    let is_own_name = pins.link(&interface.name);
     let fits = match mode {
         XdpMode::Auto => true,
         XdpMode::Native => interface.mode == Some(Attached::Native),
         XdpMode::Generic => interface.mode == Some(Attached::Generic),
     };
-    let paths = [Some(pins.link(&interface.name)), pins.foreign_links().remove(&interface.name)];
+    // Under another name: the interface has been renamed.
+    let renamed = pins.linked_interfaces().unwrap_or_default().into_iter().map(|name| pins.link(&name));
+    let paths = std::iter::once(is_own_name).chain(renamed).chain(pins.foreign_links().into_values());
     let leads_there =
         |path: &PathBuf| syscall::xdp_link_info(path).is_ok_and(|link| link.ifindex == interface.ifindex);
-    paths.into_iter().flatten().find(leads_there).filter(|_| fits)
+    paths.into_iter().find(leads_there).filter(|_| fits)
 }
 
 fn replace(
@@ -355,6 +365,8 @@ fn attach_as(
         None => Hold::Process(link),
         Some(pins) => {
             let path = pins.link(name);
+            // Somebody may have removed it.
+            let _ = path.parent().map(fs::create_dir_all);
             FdLink::try_from(link)?.pin(&path)?;
             Hold::Pin(path)
         }

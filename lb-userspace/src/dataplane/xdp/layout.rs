@@ -4,7 +4,7 @@ use lb_common::{
     Addr,
     schedule::{
         MH_DEFAULT_SIZE, MhServer, NONE, SH_SLOTS, addr_fold, kernel_position, mh_mask, mh_table, rr_cycle,
-        scale_weights, sh_table, wrr_cycle, wrr_first_pick,
+        rr_cycle_len, scale_weights, sh_table, wrr_cycle, wrr_cycle_len, wrr_first_pick,
     },
     service::{Method, service_flag},
 };
@@ -31,6 +31,23 @@ pub struct Layout {
     pub stateless: Vec<Option<usize>>,
     /// Where the cycle of a new virtual server begins.
     pub first: u32,
+}
+
+/// How many slots a virtual server takes, without laying it out.
+pub fn slots_needed(service: &Service) -> u64 {
+    let weights: Vec<u32> =
+        service.servers.iter().filter(|server| !server.is_leaving).map(|server| server.weight).collect();
+    let mut scaled = weights.clone();
+    scale_weights(&mut scaled, MAX_CYCLE);
+    let (even, weighted) = (rr_cycle_len(&weights), wrr_cycle_len(&scaled));
+    match service.scheduler {
+        Scheduler::Rr => 2 * even,
+        Scheduler::Wrr => 2 * weighted,
+        Scheduler::Lc => weights.len() as u64 + even,
+        Scheduler::Wlc => weights.len() as u64 + weighted,
+        Scheduler::Sh => SH_SLOTS as u64 + weighted,
+        Scheduler::Mh => MH_DEFAULT_SIZE as u64 + weighted,
+    }
 }
 
 /// Lays out a virtual server. `last_weights` are the last weights of its servers that were not 0: mh keeps the slots of a

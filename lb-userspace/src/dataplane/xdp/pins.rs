@@ -15,11 +15,17 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs, io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
+use anyhow::{Context as _, anyhow};
 use lb_common::ABI_VERSION;
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::geteuid,
+};
 
 /// Where instances have their pins.
 pub const ROOT: &str = "/sys/fs/bpf/xdirector";
@@ -49,15 +55,17 @@ impl Pins {
         let pins = |error: io::Error| format!("{}: {error}", directory.display());
         let version = version_directory(directory, ABI_VERSION);
         for name in ["links", "cgroup"] {
-            fs::create_dir_all(version.join(name)).map_err(pins)?;
+            make_directory(&version.join(name)).map_err(pins)?;
         }
+        check_owner(directory)?;
+        check_owner(&version)?;
         let generations = generations(&version).map_err(pins)?;
         let complete = generations.iter().copied().filter(|&number| is_complete(&version, number)).max();
         for number in generations.iter().copied().filter(|&number| Some(number) != complete) {
             fs::remove_dir_all(version.join(number.to_string())).map_err(pins)?;
         }
         let next = generations.iter().max().map_or(1, |newest| newest + 1);
-        fs::create_dir_all(version.join(next.to_string()).join("maps")).map_err(pins)?;
+        make_directory(&version.join(next.to_string()).join("maps")).map_err(pins)?;
         Ok(Self { directory: directory.to_owned(), previous: complete, next })
     }
 
@@ -144,7 +152,7 @@ impl Pins {
         let own = self.version();
         let all = names(&self.directory).unwrap_or_default();
         all.iter()
-            .filter(|name| name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok()))
+            .filter(|name| is_version(name))
             .map(|name| self.directory.join(name))
             .filter(|path| *path != own)
             .collect()
@@ -172,16 +180,55 @@ pub fn remove_pinned(directory: &Path) -> io::Result<bool> {
         return Err(io::Error::other(reason));
     }
     // Links first: the program stops before its maps lose their names.
-    for version in names(directory)? {
+    let versions: Vec<PathBuf> =
+        names(directory)?.iter().filter(|name| is_version(name)).map(|name| directory.join(name)).collect();
+    for version in &versions {
         for kind in ["links", "cgroup"] {
-            let links = directory.join(&version).join(kind);
+            let links = version.join(kind);
             if links.is_dir() {
                 fs::remove_dir_all(links)?;
             }
         }
     }
-    fs::remove_dir_all(directory)?;
-    Ok(true)
+    for version in &versions {
+        fs::remove_dir_all(version)?;
+    }
+    match fs::remove_dir(directory) {
+        // Somebody else has something there.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+        removed => removed?,
+    }
+    Ok(!versions.is_empty())
+}
+
+/// Takes an instance's pins for one process: two agents over the same maps would undo each other's work. The lock ends with
+/// what is given.
+///
+/// # Errors
+/// When another process has it, or there is no such directory and it cannot be made.
+pub fn lock(directory: &Path) -> anyhow::Result<Flock<fs::File>> {
+    make_directory(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let file = fs::File::open(directory).with_context(|| format!("cannot open {}", directory.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| anyhow!("another xdirector uses {}: {error}", directory.display()))
+}
+
+/// Nobody else has a business there.
+fn make_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// A BPF file system may be open to everybody, like /tmp: what somebody else has put there is not ours.
+fn check_owner(path: &Path) -> Result<(), String> {
+    let data = fs::symlink_metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    if data.is_dir() && data.uid() == geteuid().as_raw() && data.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(format!("{} is not a directory of this user alone", path.display()))
+}
+
+fn is_version(name: &str) -> bool {
+    name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 fn version_directory(directory: &Path, version: u32) -> PathBuf {
@@ -189,7 +236,10 @@ fn version_directory(directory: &Path, version: u32) -> PathBuf {
 }
 
 /// Whether the nearest part of a path that is there lies on a BPF file system.
-fn is_on_bpffs(path: &Path) -> Result<(), String> {
+///
+/// # Errors
+/// That it does not, in words.
+pub fn is_on_bpffs(path: &Path) -> Result<(), String> {
     let there = path.ancestors().find(|part| part.exists()).unwrap_or(Path::new("/"));
     let what = statfs(there).map_err(|error| format!("{}: {error}", there.display()))?;
     if what.filesystem_type() == BPF_FS_MAGIC {

@@ -26,7 +26,7 @@ use lb_common::{
 };
 
 use super::{
-    layout::{Layout, layout},
+    layout::{Layout, layout, slots_needed},
     mapped::Mapped,
     ranges::Ranges,
     stats::StatsReader,
@@ -66,6 +66,11 @@ pub struct Tables {
     free_services: Ranges,
     free_servers: Ranges,
     free_slots: Ranges,
+    /// Slots that no virtual server names any more. A packet that has read the old entry may still look at them, so they are
+    /// used again only after the connection table has been looked through.
+    old_slots: Vec<((u32, u32), Option<u64>)>,
+    /// Where the next look at what stands in the maps begins; `None`: at the beginning.
+    next_audit: Option<ServiceId>,
 }
 
 /// By what a real server is known as long as any connection of it lives.
@@ -100,6 +105,7 @@ struct Placed {
 }
 
 /// What a change takes before it writes anything; given back when it fails.
+#[derive(Default)]
 struct Reserved {
     index: u32,
     numbers: Vec<u32>,
@@ -188,7 +194,8 @@ impl Tables {
     /// the entry itself, so that a packet sees the old or the new one.
     ///
     /// # Errors
-    /// When the maps are too small or the kernel refuses; what was there before then stays.
+    /// When the maps are too small or the kernel refuses. The virtual server then leads where it led before; servers that stay
+    /// may have their new weights already.
     pub fn put(&mut self, id: &ServiceId, service: &Service) -> anyhow::Result<()> {
         let last_weights = self.last_weights(id, service);
         let plan = layout(id, service, &last_weights);
@@ -214,9 +221,8 @@ impl Tables {
             slots_hash,
         };
         if let Some(old) = self.placed.insert(*id, placed) {
-            self.take_out_missing(id, &old)?;
-            self.free_slots.give(old.slots.0, old.slots.1);
-            self.free_slots.give(old.stateless.0, old.stateless.1);
+            self.take_out_missing(id, &old);
+            self.old_slots.extend([(old.slots, None), (old.stateless, None)]);
         }
         Ok(())
     }
@@ -232,10 +238,9 @@ impl Tables {
         let expire = placed.service.expire_nodest;
         let Some(placed) = self.placed.remove(id) else { return Ok(()) };
         for (server, number) in placed.service.servers.iter().zip(&placed.numbers) {
-            self.take_out(id, server, *number, expire)?;
+            self.take_out(id, server, *number, expire);
         }
-        self.free_slots.give(placed.slots.0, placed.slots.1);
-        self.free_slots.give(placed.stateless.0, placed.stateless.1);
+        self.old_slots.extend([(placed.slots, None), (placed.stateless, None)]);
         self.free_services.give(placed.index, 1);
         Ok(())
     }
@@ -258,6 +263,21 @@ impl Tables {
             self.gone.remove(&ident);
             self.forget(ident.address, number);
         }
+        for (_, since) in &mut self.old_slots {
+            since.get_or_insert(passes);
+        }
+        self.free_old_slots(|since| since.is_some_and(|since| passes > since));
+    }
+
+    fn free_old_slots(&mut self, is_free: impl Fn(Option<u64>) -> bool) {
+        let free_slots = &mut self.free_slots;
+        self.old_slots.retain(|&((base, len), since)| {
+            let is_free = is_free(since);
+            if is_free {
+                free_slots.give(base, len);
+            }
+            !is_free
+        });
     }
 
     /// Sets the MAC addresses whose frames are for this machine. Until then all are.
@@ -309,9 +329,19 @@ impl Tables {
             Some(old) => old.index,
             None => self.free_services.take(1).context("no room for another virtual server")?,
         };
-        let mut reserved =
-            Reserved { index, numbers: Vec::new(), fresh: Vec::new(), slots: (0, 0), stateless: (0, 0) };
-        if let Err(error) = self.reserve_rest(id, service, plan, &mut reserved) {
+        let mut reserved = Reserved { index, ..Reserved::default() };
+        let mut done = self.reserve_rest(id, service, plan, &mut reserved);
+        if done.is_err() && !self.old_slots.is_empty() {
+            // Rather a packet that is scheduled wrongly, should one be under way that long, than no change.
+            self.give_back(id, &reserved);
+            self.free_old_slots(|_| true);
+            reserved = Reserved { index, ..Reserved::default() };
+            if !self.placed.contains_key(id) {
+                reserved.index = self.free_services.take(1).context("no room for another virtual server")?;
+            }
+            done = self.reserve_rest(id, service, plan, &mut reserved);
+        }
+        if let Err(error) = done {
             self.give_back(id, &reserved);
             return Err(error);
         }
@@ -373,30 +403,31 @@ impl Tables {
         reserved: &Reserved,
         entry: service::Service,
     ) -> anyhow::Result<()> {
-        for &number in &reserved.fresh {
-            self.clear_counts(number)?;
-        }
-        for (position, (server, &number)) in service.servers.iter().zip(&reserved.numbers).enumerate() {
-            let hop = self.hops.get(&server.address).copied();
-            let old = self.server(number);
-            let mut new = entries::server(id, service, server, reserved.index, hop.or(old.map(Hop::of)));
-            new.position = u32::try_from(position)?;
-            new.last_weight = last_weights[position];
-            self.maps.servers.store(number, &new);
-            self.by_address.entry(server.address).or_default().insert(number);
-            let load = |field: usize| self.maps.loads.word(number, field);
-            let before = load(offset_of!(Load, upper)).swap(server.upper_threshold, SeqCst);
-            if server.upper_threshold > before {
-                // A higher threshold counts at once, as with IPVS.
-                load(offset_of!(Load, overloaded)).store(0, SeqCst);
+        for (server, &number) in service.servers.iter().zip(&reserved.numbers) {
+            if reserved.fresh.contains(&number) {
+                self.clear_counts(number)?;
             }
-            load(offset_of!(Load, lower)).store(server.lower_threshold, SeqCst);
-            load(offset_of!(Load, weight)).store(entries::weight(server), SeqCst);
             if server.forward == Forward::Nat {
-                self.mark(new.addr, Role::NatServer);
+                self.mark(Addr::from_ip(server.address), Role::NatServer);
                 self.maps.nat_servers.insert(entries::nat_key(id, server), number, 0)?;
             }
         }
+        // Who gets connections, or more of them, must be there before the entry names it; who gets none any more goes after that:
+        // so that there always is somebody.
+        let (late, early): (Vec<_>, Vec<_>) = (0..service.servers.len())
+            .partition(|&position| entries::weight(&service.servers[position]) == 0);
+        let write_server = |tables: &mut Self, position: usize| {
+            let (server, number) = (&service.servers[position], reserved.numbers[position]);
+            tables.write_server(
+                id,
+                service,
+                server,
+                (position, last_weights[position]),
+                reserved.index,
+                number,
+            );
+        };
+        early.into_iter().for_each(|position| write_server(self, position));
         self.write_slots(reserved.slots, &plan.slots, &reserved.numbers);
         self.write_slots(reserved.stateless, &plan.stateless, &reserved.numbers);
         if !self.placed.contains_key(id) {
@@ -405,7 +436,34 @@ impl Tables {
         }
         self.mark(Addr::from_ip(id.address), Role::Virtual);
         self.maps.services.insert(entries::service_key(id), entry, 0)?;
+        late.into_iter().for_each(|position| write_server(self, position));
         Ok(())
+    }
+
+    fn write_server(
+        &mut self,
+        id: &ServiceId,
+        service: &Service,
+        server: &Server,
+        (position, last_weight): (usize, u32),
+        index: u32,
+        number: u32,
+    ) {
+        let hop = self.hops.get(&server.address).copied();
+        let old = self.server(number);
+        let mut new = entries::server(id, service, server, index, hop.or(old.map(Hop::of)));
+        new.position = u32::try_from(position).unwrap_or(u32::MAX);
+        new.last_weight = last_weight;
+        self.maps.servers.store(number, &new);
+        self.by_address.entry(server.address).or_default().insert(number);
+        let load = |field: usize| self.maps.loads.word(number, field);
+        let before = load(offset_of!(Load, upper)).swap(server.upper_threshold, SeqCst);
+        if server.upper_threshold == 0 || server.upper_threshold > before {
+            // A higher threshold counts at once, as with IPVS.
+            load(offset_of!(Load, overloaded)).store(0, SeqCst);
+        }
+        load(offset_of!(Load, lower)).store(server.lower_threshold, SeqCst);
+        load(offset_of!(Load, weight)).store(entries::weight(server), SeqCst);
     }
 
     /// Writes positions as server numbers into slots of their own.
@@ -429,8 +487,8 @@ impl Tables {
     }
 
     /// Takes out those servers of `old` that the virtual server no longer has.
-    fn take_out_missing(&mut self, id: &ServiceId, old: &Placed) -> anyhow::Result<()> {
-        let Some(new) = self.placed.get(id) else { return Ok(()) };
+    fn take_out_missing(&mut self, id: &ServiceId, old: &Placed) {
+        let Some(new) = self.placed.get(id) else { return };
         let expire = new.service.expire_nodest;
         let missing: Vec<(Server, u32)> = old
             .service
@@ -441,12 +499,11 @@ impl Tables {
             .map(|(server, number)| (*server, *number))
             .collect();
         for (server, number) in missing {
-            self.take_out(id, &server, number, expire)?;
+            self.take_out(id, &server, number, expire);
         }
-        Ok(())
     }
 
-    fn take_out(&mut self, id: &ServiceId, server: &Server, number: u32, expire: bool) -> anyhow::Result<()> {
+    fn take_out(&mut self, id: &ServiceId, server: &Server, number: u32, expire: bool) {
         if let Some(mut entry) = self.server(number) {
             self.remove_nat(id, &entry, number);
             entry.flags |= server_flag::GONE | server_flag::NO_NEW;
@@ -457,16 +514,28 @@ impl Tables {
             self.maps.servers.store(number, &entry);
         }
         self.gone.insert(Ident::of(id, server), Gone { number, empty_since: None });
-        Ok(())
     }
 
-    /// Nobody translates answers of a server without a connection once it is gone.
+    /// Nobody translates answers of a server without a connection once it is gone, unless another virtual server has it too.
     fn remove_nat(&mut self, id: &ServiceId, entry: &server::Server, number: u32) {
         let key = ServiceKey::new(entry.addr, entry.port, entries::proto(id.protocol));
-        if self.maps.nat_servers.get(&key, 0).is_ok_and(|there| there == number) {
-            // It was there a moment ago; if it is not any more, all is well.
-            let _ = self.maps.nat_servers.remove(&key);
+        if !self.maps.nat_servers.get(&key, 0).is_ok_and(|there| there == number) {
+            return;
         }
+        let is_heir = |other: &u32| {
+            *other != number
+                && self.server(*other).is_some_and(|there| {
+                    (there.port, there.proto, there.forwarding) == (entry.port, entry.proto, entry.forwarding)
+                        && there.flags & server_flag::GONE == 0
+                })
+        };
+        let numbers = self.by_address.get(&entry.addr.to_ip());
+        let heir = numbers.into_iter().flatten().copied().find(is_heir);
+        // It was there a moment ago; if it is not any more, all is well. An update needs no new memory.
+        let _ = match heir {
+            Some(heir) => self.maps.nat_servers.insert(key, heir, 0),
+            None => self.maps.nat_servers.remove(&key),
+        };
     }
 
     /// Makes a number free.
@@ -518,27 +587,20 @@ impl Ident {
     }
 }
 
-/// How many slots a virtual server takes.
-pub fn slots_needed(id: &ServiceId, service: &Service) -> usize {
-    let weights: Vec<u32> = service.servers.iter().map(|server| server.weight).collect();
-    let plan = layout(id, service, &weights);
-    plan.slots.len() + plan.stateless.len()
-}
-
 /// How large the maps must be for a state.
 ///
 /// # Errors
 /// When no map can be that large.
 pub fn sizes_for(state: &State) -> anyhow::Result<super::Sizes> {
     let servers: usize = state.values().map(|service| service.servers.len()).sum();
-    let slots: usize = state.iter().map(|(id, service)| slots_needed(id, service)).sum();
+    let slots: u64 = state.values().map(slots_needed).sum();
     // Room for as much again: changes write the new before they free the old.
     let room = |needed: usize, least: u32| u32::try_from(needed * 2).map(|needed| needed.max(least));
     let sizes = super::Sizes {
         max_connections: 0,
         services: room(state.len(), 256)?,
         servers: room(servers, 1024)?,
-        slots: room(slots, 65_536)?,
+        slots: room(usize::try_from(slots)?, 65_536)?,
     };
     ensure!(sizes.servers < 1 << 24, "{servers} real servers are more than the program can number");
     Ok(sizes)

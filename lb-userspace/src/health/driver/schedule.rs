@@ -62,7 +62,9 @@ impl Schedule {
         for (id, Wanted { check, begins_down }) in wanted {
             let options = Options::new(&check, begins_down);
             if let Some(entry) = self.checks.get_mut(&id) {
-                if *entry.check == check && entry.begins_down == begins_down {
+                // Where it begins is of no matter any more once there has been a result.
+                let begins_same = entry.machine.known().is_some() || entry.begins_down == begins_down;
+                if *entry.check == check && begins_same {
                     continue;
                 }
                 cancelled.extend(entry.running.take());

@@ -111,6 +111,10 @@ pub fn server(
         if service.expire_quiescent {
             flags |= server_flag::MOVE_UDP;
         }
+        if !service.expire_nodest {
+            // Established connections stay where they are.
+            flags |= server_flag::KEEP;
+        }
     }
     if server.is_leaving {
         flags |= server_flag::LEAVING;

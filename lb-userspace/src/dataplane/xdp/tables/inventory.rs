@@ -1,10 +1,6 @@
 //! Reading back from the maps what they hold: what an earlier agent left, and whether somebody else has changed it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem::offset_of,
-    sync::atomic::Ordering::SeqCst,
-};
+use std::{collections::BTreeMap, mem::offset_of, ops::Bound, sync::atomic::Ordering::SeqCst};
 
 use anyhow::Context as _;
 use lb_common::{
@@ -18,16 +14,10 @@ use super::{
     super::{Sizes, mapped::Mapped, ranges::Ranges, syscall},
     Gone, Ident, Maps, Placed, Tables, entries, hash_slots,
 };
-use crate::desired::{Server, ServiceId};
-
-/// What the maps hold and no indices know.
-#[derive(Debug, Default)]
-pub struct Damage {
-    /// Virtual servers whose entries are not what was written.
-    pub damaged: BTreeSet<ServiceId>,
-    /// Virtual servers that somebody else has made.
-    pub strangers: usize,
-}
+use crate::{
+    dataplane::Audit,
+    desired::{Server, ServiceId},
+};
 
 impl Tables {
     /// Takes the maps as they are. What makes no sense in them is taken out.
@@ -44,6 +34,8 @@ impl Tables {
             free_services: Ranges::new(sizes.services),
             free_servers: Ranges::new(sizes.servers),
             free_slots: Ranges::new(sizes.slots),
+            old_slots: Vec::new(),
+            next_audit: None,
         };
         tables.read_back()?;
         Ok(tables)
@@ -91,32 +83,37 @@ impl Tables {
             .iter()
             .map(|(number, server)| entries::server_back(server, &self.maps.loads, *number))
             .collect();
-        let Some(service) = back.and_then(|back| entries::service_back(entry, back)) else { return false };
+        let Some(service) = back.and_then(|back| entries::service_back(entry, back)) else {
+            return Self::give_up(servers, entry, here);
+        };
         let (slots, stateless) =
             ((entry.slots_base, entry.slots_len), (entry.stateless_base, entry.stateless_len));
         if !self.free_services.take_at(entry.index, 1) {
-            return false;
+            return Self::give_up(servers, entry, here);
         }
         if !self.free_slots.take_at(slots.0, slots.1) {
             self.free_services.give(entry.index, 1);
-            return false;
+            return Self::give_up(servers, entry, here);
         }
         if !self.free_slots.take_at(stateless.0, stateless.1) {
             self.free_slots.give(slots.0, slots.1);
             self.free_services.give(entry.index, 1);
-            return false;
+            return Self::give_up(servers, entry, here);
         }
         for (number, server) in &here {
             self.take_number(*number, server);
         }
-        let slots_hash = self.slots_hash(entry);
+        let last_weights: Vec<u32> = here.iter().map(|(_, server)| server.last_weight).collect();
+        let numbers: Vec<u32> = here.iter().map(|(number, _)| *number).collect();
+        // Not what the slots are but what they should be: an agent that died while it wrote them left a difference to find.
+        let slots_hash = super::hash_of(&super::layout(&id, &service, &last_weights), &numbers);
         self.placed.insert(
             id,
             Placed {
                 service,
-                last_weights: here.iter().map(|(_, server)| server.last_weight).collect(),
+                last_weights,
                 index: entry.index,
-                numbers: here.iter().map(|(number, _)| *number).collect(),
+                numbers,
                 slots,
                 stateless,
                 entry: *entry,
@@ -126,17 +123,30 @@ impl Tables {
         true
     }
 
+    /// A virtual server that makes no sense; its servers' numbers stay taken as long as connections may have them.
+    fn give_up(
+        servers: &mut BTreeMap<u32, Vec<(u32, server::Server)>>,
+        entry: &service::Service,
+        here: Vec<(u32, server::Server)>,
+    ) -> bool {
+        servers.entry(entry.index).or_default().extend(here);
+        false
+    }
+
     /// Servers that no virtual server has any more: their connections may live.
     fn adopt_gone(&mut self, servers: BTreeMap<u32, Vec<(u32, server::Server)>>) {
         for (number, mut entry) in servers.into_values().flatten() {
-            let Some(server) = entries::server_back(&entry, &self.maps.loads, number) else { continue };
-            let Some(protocol) = entries::protocol_back(entry.proto) else { continue };
+            self.take_number(number, &entry);
+            let server = entries::server_back(&entry, &self.maps.loads, number);
+            let (Some(server), Some(protocol)) = (server, entries::protocol_back(entry.proto)) else {
+                // Of another version: its number stays taken while these maps live.
+                continue;
+            };
             if entry.flags & server_flag::GONE == 0 {
                 // An agent died while it brought this one in or took it out.
                 entry.flags |= server_flag::GONE | server_flag::NO_NEW;
                 self.maps.servers.store(number, &entry);
             }
-            self.take_number(number, &entry);
             let service = ServiceId { address: entry.vip.to_ip(), port: entry.vport.number(), protocol };
             self.gone.insert(Ident::of(&service, &server), Gone { number, empty_since: None });
         }
@@ -149,25 +159,46 @@ impl Tables {
         self.hops.entry(address).or_insert(entries::Hop::of(*entry));
     }
 
-    /// Compares the maps with what was written to them; removes what somebody else has added.
+    /// Compares one of `parts` parts of the virtual servers with the maps; goes on where it stopped, or with 1 at the beginning.
+    /// Removes what somebody else has added when it begins.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn damage(&mut self) -> anyhow::Result<Damage> {
-        let found: BTreeMap<ServiceKey, service::Service> = self.services_in_kernel()?.into_iter().collect();
-        let mut damage = Damage::default();
-        for (id, placed) in &self.placed {
-            let key = entries::service_key(id);
-            if found.get(&key) != Some(&placed.entry) || !self.is_whole(id, placed) {
-                damage.damaged.insert(*id);
+    pub fn audit(&mut self, parts: usize) -> anyhow::Result<Audit> {
+        let from = self.next_audit.take().filter(|_| parts > 1);
+        if from.is_none() {
+            self.remove_strangers()?;
+        }
+        let count = self.placed.len().div_ceil(parts.max(1)).max(1);
+        let mut rest = self.placed.range((from.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded));
+        let mut audit = Audit::default();
+        for (id, placed) in rest.by_ref().take(count) {
+            let there = self.maps.services.get(&entries::service_key(id), 0).ok();
+            if there != Some(placed.entry) || !self.is_whole(id, placed) {
+                audit.damaged.insert(*id);
             }
+            audit.looked_at.push(*id);
         }
-        let ours: BTreeSet<ServiceKey> = self.placed.keys().map(entries::service_key).collect();
-        for key in found.keys().filter(|key| !ours.contains(*key)) {
-            super::remove_key(&mut self.maps.services, key)?;
-            damage.strangers += 1;
+        self.next_audit = rest.next().map(|(id, _)| *id);
+        Ok(audit)
+    }
+
+    fn remove_strangers(&mut self) -> anyhow::Result<()> {
+        let is_ours =
+            |key: &ServiceKey| entries::id_back(key).is_some_and(|id| self.placed.contains_key(&id));
+        let found = self.services_in_kernel()?;
+        let strangers: Vec<ServiceKey> =
+            found.into_iter().map(|(key, _)| key).filter(|key| !is_ours(key)).collect();
+        if !strangers.is_empty() {
+            tracing::warn!(
+                "removed {} virtual servers that somebody else had put into the map",
+                strangers.len()
+            );
         }
-        Ok(damage)
+        for key in strangers {
+            super::remove_key(&mut self.maps.services, &key)?;
+        }
+        Ok(())
     }
 
     /// Whether the servers and slots of a virtual server are as they were written.
@@ -180,6 +211,12 @@ impl Tables {
             self.maps.filter.cell(word).load(SeqCst) & bit != 0
         };
         if !filter_has(Addr::from_ip(id.address), Role::Virtual) {
+            return false;
+        }
+        let nat = crate::config::Forward::Nat;
+        if placed.service.servers.iter().any(|server| {
+            server.forward == nat && !filter_has(Addr::from_ip(server.address), Role::NatServer)
+        }) {
             return false;
         }
         placed.service.servers.iter().zip(&placed.numbers).enumerate().all(|(place, (server, &number))| {
