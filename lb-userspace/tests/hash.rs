@@ -1,27 +1,26 @@
 //! `xdirector hash` as a program, against a server on loopback.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
     sync::{Arc, mpsc},
     thread,
 };
 
-use rustls::{
-    ServerConfig, ServerConnection, StreamOwned,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
+use rcgen::{CertificateParams, CertifiedKey, DnType, KeyPair};
+use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivatePkcs8KeyDer};
 
 const HELLO: &str = "5d41402abc4b2a76b9719d911017c592";
 
-/// A server of `hello` at every path, 404 at `/404`; each head that it reads arrives at the receiver.
-fn server(tls: bool) -> (SocketAddr, mpsc::Receiver<String>) {
+/// A server of `hello` at every path, 404 at `/404`, over TLS with a certificate; each head that it reads arrives at the receiver.
+fn server(tls: Option<&CertifiedKey<KeyPair>>) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, receiver) = mpsc::channel();
-    let config = tls.then(config);
+    let config = tls.map(config);
     // Ends with the process.
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -54,16 +53,21 @@ fn serve(stream: impl Read + Write, heads: &mpsc::Sender<String>) {
     let _ = heads.send(head);
 }
 
-fn config() -> Arc<ServerConfig> {
-    let certificate = CertificateDer::from_pem_file(fixture("web.crt")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(fixture("web.key")).unwrap();
+fn config(identity: &CertifiedKey<KeyPair>) -> Arc<ServerConfig> {
+    let key = PrivatePkcs8KeyDer::from(identity.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    Arc::new(config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap())
+    let certificates = vec![identity.cert.der().clone()];
+    Arc::new(config.with_no_client_auth().with_single_cert(certificates, key.into()).unwrap())
 }
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
+/// A certificate that signs itself, and its key.
+fn identity(name: &str) -> CertifiedKey<KeyPair> {
+    let signing_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    // Two issuers of one name would be one issuer with a wrong signature.
+    params.distinguished_name.push(DnType::CommonName, name);
+    CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key }
 }
 
 fn hash(roots: &Path, args: &[&str]) -> Output {
@@ -82,7 +86,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn plain() {
-    let (address, heads) = server(false);
+    let (address, heads) = server(None);
     let url = format!("http://{address}/a?b");
     let done = hash(Path::new("/dev/null"), &[&url]);
     assert_eq!((text(&done.stdout), text(&done.stderr)), (format!("MD5SUM = {HELLO}\n"), String::new()));
@@ -121,17 +125,22 @@ fn failures() {
 
 #[test]
 fn tls_with_the_systems_certificates() {
-    let (address, _heads) = server(true);
+    let folder = tempfile::tempdir().unwrap();
+    let (web, other) = (identity("127.0.0.1"), identity("other.example"));
+    fs::write(folder.path().join("web.crt"), web.cert.pem()).unwrap();
+    fs::write(folder.path().join("other.crt"), other.cert.pem()).unwrap();
+    fs::write(folder.path().join("text"), "no certificate").unwrap();
+    let (address, _heads) = server(Some(&web));
     let url = format!("https://{address}/");
     for (roots, verify, error) in [
         ("other.crt", false, None),
         ("web.crt", true, None),
         ("other.crt", true, Some("certificate of an unknown issuer")),
-        ("README.md", true, Some("this machine has no certificates to verify others with")),
+        ("text", true, Some("this machine has no certificates to verify others with")),
         ("missing.crt", true, Some("this machine has no certificates to verify others with: ")),
     ] {
         let args: &[&str] = if verify { &[&url, "--verify"] } else { &[&url] };
-        let done = hash(&fixture(roots), args);
+        let done = hash(&folder.path().join(roots), args);
         match error {
             None => assert_eq!(text(&done.stdout), format!("MD5SUM = {HELLO}\n"), "{roots}: {done:?}"),
             Some(error) => {

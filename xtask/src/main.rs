@@ -4,6 +4,7 @@
 
 mod audit;
 mod ebpf_build;
+mod fuzz;
 mod invariants;
 mod linker;
 mod package;
@@ -44,6 +45,8 @@ enum Command {
     },
     /// Run every check and test (root); the last line is the count
     Test(test::Options),
+    /// Try random input on what reads files, requests and answers
+    Fuzz(fuzz::Options),
     /// Measure the cost of a packet, or traffic through the lab (root)
     Bench {
         /// Arguments for the benchmark; `cargo xtask bench -- --help` lists them
@@ -73,7 +76,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup => {
             let tools = setup::ensure_ebpf(&workspace)?;
-            setup::ensure_packages(&workspace, &[Need::Lab, Need::Bench])?;
+            setup::ensure_packages(&workspace, &[Need::Lab, Need::Bench, Need::Fuzz])?;
             package::ensure_tools(&workspace)?;
             println!("eBPF toolchain: {}", tools.toolchain);
             println!("bpf-linker:     {}", tools.linker);
@@ -96,16 +99,18 @@ fn run(command: Command) -> Result<ExitCode> {
             return Err(hand_over(&workspace, "bench", &args));
         }
         Command::Test(options) => return test::run(&workspace, &options),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options)?,
         Command::Package => {
             ebpf_build::build(&workspace)?;
             println!("The package is {}.", package::make(&workspace)?.display());
         }
         Command::Audit => audit::run(&workspace)?,
         Command::Fmt => {
-            let status =
-                workspace.cargo().args(["fmt", "--all"]).status().context("could not start `cargo fmt`")?;
-            if !status.success() {
-                bail!("`cargo fmt --all` failed");
+            for args in [&["fmt", "--all"][..], &["fmt", "--manifest-path", "fuzz/Cargo.toml"]] {
+                let status = workspace.cargo().args(args).status().context("could not start `cargo fmt`")?;
+                if !status.success() {
+                    bail!("`cargo {}` failed", args.join(" "));
+                }
             }
         }
     }

@@ -19,6 +19,8 @@ pub enum Need {
     Lab,
     /// What `bench traffic` compares xdirector with.
     Bench,
+    /// libFuzzer, which is C++.
+    Fuzz,
     /// Debian packages: the libraries that a program needs, and its symbols.
     Package,
 }
@@ -36,6 +38,7 @@ pub fn ensure_packages(workspace: &Workspace, needs: &[Need]) -> Result<()> {
         .flat_map(|need| match need {
             Need::Lab => [("iproute2", "ip"), ("ethtool", "ethtool"), ("curl", "curl")].as_slice(),
             Need::Bench => [("nftables", "nft"), ("haproxy", "haproxy")].as_slice(),
+            Need::Fuzz => [("g++", "c++")].as_slice(),
             Need::Package => [("dpkg-dev", "dpkg-shlibdeps"), ("binutils", "strip")].as_slice(),
         })
         .map(|(package, command)| Package::with_command(package, command))

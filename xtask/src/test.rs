@@ -14,7 +14,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::{
-    ebpf_build, invariants, package, progress,
+    ebpf_build, fuzz, invariants, package, progress,
     setup::{self, Need},
     test_output::{Counts, Reader},
     workspace::{self, Workspace},
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub struct Options {
     /// Run only the tests whose name contains this, and none of the checks
     filter: Option<String>,
-    /// Leave out what needs root: the eBPF build and the suites of the lab
+    /// Leave out what needs root (the eBPF build and the suites of the lab) and the fuzz targets
     #[arg(long)]
     unit: bool,
 }
@@ -49,6 +49,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let mut steps = Steps { workspace, total: Counts::default() };
     if options.filter.is_none() {
         steps.check("fmt", &["fmt", "--all", "--check"], &[]);
+        steps.check("fmt of fuzz", &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"], &[]);
         let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         steps.check("clippy", &clippy, &[]);
         steps.step("invariants", report_invariants);
@@ -73,6 +74,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     if filter.is_none() {
         let doc = ["doc", "--workspace", "--no-deps", "--document-private-items"];
         steps.check("doc", &doc, &[("RUSTDOCFLAGS", "-D warnings")]);
+    }
+    if filter.is_none() && !options.unit {
+        steps.step("fuzz", fuzz::test);
     }
     if !options.unit {
         for suite in &suites.privileged {

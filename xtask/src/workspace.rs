@@ -49,6 +49,11 @@ impl Workspace {
         self.root.join("target/bpf")
     }
 
+    /// The target directory of the fuzz targets, whose compiler flags are their own.
+    pub fn fuzz_target(&self) -> PathBuf {
+        self.root.join("target/fuzz")
+    }
+
     /// `cargo` of the host toolchain, started in the root with a closed standard input.
     pub fn cargo(&self) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

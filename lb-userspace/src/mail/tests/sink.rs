@@ -6,10 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
+use rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -18,12 +15,6 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::MailTls;
-
-// Nobody trusts it. Made with: openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500
-//   -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1
-//   -addext basicConstraints=critical,CA:FALSE -keyout mail-key.pem -out mail-certificate.pem
-const CERTIFICATE: &[u8] = include_bytes!("../../../tests/fixtures/mail-certificate.pem");
-const KEY: &[u8] = include_bytes!("../../../tests/fixtures/mail-key.pem");
 
 /// How the server is out of the ordinary.
 #[derive(Debug, Clone)]
@@ -212,15 +203,17 @@ async fn data<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Result<Str
     }
 }
 
+/// With a certificate of its own making, which nobody trusts.
 fn acceptor() -> TlsAcceptor {
-    let certificate = CertificateDer::from_pem_slice(CERTIFICATE).expect("a certificate");
-    let key = PrivateKeyDer::from_pem_slice(KEY).expect("a key");
+    let names = ["localhost", "127.0.0.1"].map(ToOwned::to_owned);
+    let made = rcgen::generate_simple_self_signed(names).expect("good names");
+    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring knows them")
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
         .expect("they belong together");
     TlsAcceptor::from(Arc::new(config))
 }

@@ -1,5 +1,6 @@
 //! Against small servers on loopback.
 
+mod certificates;
 mod limits;
 mod servers;
 mod tls;

@@ -1,12 +1,10 @@
 //! The servers, and the checks of them.
 
 use std::{
-    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -14,7 +12,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::super::*;
+use super::{super::*, certificates::Certificate};
 use crate::config::check::Tls;
 
 /// What a server has read.
@@ -33,7 +31,7 @@ pub struct Server {
 impl Server {
     /// A server that answers every request with the bytes that `answer` makes of its head, and closes after an answer
     /// with `Connection: close`, or always with `one_each`.
-    pub async fn start(tls: Option<&str>, one_each: bool, answer: fn(&str) -> Vec<u8>) -> Self {
+    pub async fn start(tls: Option<Certificate>, one_each: bool, answer: fn(&str) -> Vec<u8>) -> Self {
         let (listener, way) = listen().await;
         let seen = Arc::default();
         let acceptor = tls.map(acceptor);
@@ -122,21 +120,13 @@ where
     (way, task)
 }
 
-pub fn fixture(name: &str) -> CertificateDer<'static> {
-    CertificateDer::from_pem_file(path(name)).unwrap()
-}
-
-fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
-}
-
-pub fn acceptor(certificate: &str) -> TlsAcceptor {
+pub fn acceptor(certificate: Certificate) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![fixture(certificate)], PrivateKeyDer::from_pem_file(path("web.key")).unwrap())
+        .with_single_cert(vec![certificate.der()], certificate.key())
         .unwrap();
     TlsAcceptor::from(Arc::new(config))
 }

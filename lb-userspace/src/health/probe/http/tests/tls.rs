@@ -2,14 +2,14 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{super::*, servers::*};
+use super::{super::*, certificates::Certificate, servers::*};
 
 #[tokio::test]
 async fn certificates() {
-    let web = Server::start(Some("web.crt"), false, |_| ok("x")).await;
-    let expired = Server::start(Some("expired.crt"), false, |_| ok("x")).await;
-    let trusted = TlsClients::with_roots(vec![fixture("web.crt")]);
-    let others = TlsClients::with_roots(vec![fixture("other.crt")]);
+    let web = Server::start(Some(Certificate::Web), false, |_| ok("x")).await;
+    let expired = Server::start(Some(Certificate::Expired), false, |_| ok("x")).await;
+    let trusted = TlsClients::with_roots(vec![Certificate::Web.der()]);
+    let others = TlsClients::with_roots(vec![Certificate::Other.der()]);
     for (server, check, roots, expected) in [
         (&web, https(None, false), &none(), Ok(())),
         (&expired, https(None, false), &none(), Ok(())),
@@ -36,7 +36,7 @@ async fn certificates() {
 
 #[tokio::test]
 async fn the_server_name_of_the_handshake() {
-    let server = Server::start(Some("web.crt"), false, |_| ok("x")).await;
+    let server = Server::start(Some(Certificate::Web), false, |_| ok("x")).await;
     bounded(&https(Some("any.example"), false), &server.way, &none()).await.unwrap();
     bounded(&https(None, false), &server.way, &none()).await.unwrap();
     let seen = server.seen.lock().unwrap();
@@ -52,7 +52,7 @@ async fn tls_keeps_and_closes_its_connection() {
         let (listener, way) = listen().await;
         let server = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            let mut stream = acceptor("web.crt").accept(stream).await.unwrap();
+            let mut stream = acceptor(Certificate::Web).accept(stream).await.unwrap();
             for body in ["x", last] {
                 read_head(&mut stream).await.unwrap();
                 stream.write_all(&ok(body)).await.unwrap();
@@ -79,7 +79,7 @@ async fn plain_and_tls_confused() {
     greets.await.unwrap();
     assert!(plain.attempt(&http([get("/")])).await.is_ok());
 
-    let tls = Server::start(Some("web.crt"), false, |_| ok("x")).await;
+    let tls = Server::start(Some(Certificate::Web), false, |_| ok("x")).await;
     let error = tls.attempt(&http([get("/")])).await.unwrap_err();
     assert!(error.starts_with("no HTTP in the answer: ") || error == "connection reset", "{error}");
 }
