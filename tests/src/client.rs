@@ -173,7 +173,7 @@ pub fn authority(address: IpAddr, port: u16) -> String {
     SocketAddr::new(address, port).to_string()
 }
 
-fn http_get(server: SocketAddr) -> Result<String> {
+pub(crate) fn http_get(server: SocketAddr) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&server, REQUEST)?;
     stream.set_read_timeout(Some(REQUEST))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;

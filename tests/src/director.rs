@@ -1,12 +1,15 @@
 //! A running xdirector.
 
 use std::{
+    collections::BTreeMap,
     env,
+    ffi::OsString,
     fs::{self, File},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, ExitStatus, Stdio},
-    time::Duration,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -45,6 +48,10 @@ pub struct Director {
     pins: Option<BpfMount>,
     directory: TempDir,
     arguments: Vec<String>,
+    /// Further variables of its environment, and of commands beside it.
+    environment: BTreeMap<String, OsString>,
+    /// Another binary than [`binary_path`].
+    binary: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -67,21 +74,45 @@ impl Director {
         Ok(director)
     }
 
+    /// Everything for xdirector but its process, which [`Director::restart`] begins.
+    ///
+    /// # Errors
+    /// When its files cannot be made.
+    pub fn prepared(netns: &Netns, configuration: &str) -> Result<Self> {
+        Self::prepare(netns, configuration, &[])
+    }
+
+    /// Begins it where it should end at once: its exit status and its log.
+    ///
+    /// # Errors
+    /// When it still runs after 20 s.
+    pub fn refused(&mut self) -> Result<(ExitStatus, String)> {
+        let earlier = self.log().len();
+        self.launch()?;
+        self.await_refusal(earlier)
+    }
+
+    fn await_refusal(&mut self, earlier: usize) -> Result<(ExitStatus, String)> {
+        let mut ended = None;
+        wait_until(START, || {
+            ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            ended.is_some()
+        });
+        let log = self.log().split_off(earlier);
+        let status =
+            ended.with_context(|| format!("xdirector runs with this configuration; its log:\n{log}"))?;
+        if let Some(child) = self.child.take() {
+            registry::lock().children.remove(&child.id());
+        }
+        Ok((status, log))
+    }
+
     /// Runs xdirector with a configuration that it should refuse: its exit status and its log.
     ///
     /// # Errors
     /// When it still runs after 20 s.
     pub fn expect_refusal(netns: &Netns, configuration: &str) -> Result<(ExitStatus, String)> {
-        let mut director = Self::spawn(netns, configuration, &[])?;
-        let mut ended = None;
-        wait_until(START, || {
-            ended = director.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            ended.is_some()
-        });
-        let log = director.log();
-        let status =
-            ended.with_context(|| format!("xdirector runs with this configuration; its log:\n{log}"))?;
-        Ok((status, log))
+        Self::prepare(netns, configuration, &[])?.refused()
     }
 
     fn spawn(netns: &Netns, configuration: &str, arguments: &[&str]) -> Result<Self> {
@@ -100,7 +131,15 @@ impl Director {
         registry::lock().directories.insert(directory.path().to_owned());
         let pins = BpfMount::new(directory.path().join("bpf"))?;
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Ok(Self { netns: netns.clone(), pins: Some(pins), directory, arguments, child: None })
+        Ok(Self {
+            netns: netns.clone(),
+            pins: Some(pins),
+            directory,
+            arguments,
+            environment: BTreeMap::new(),
+            binary: None,
+            child: None,
+        })
     }
 
     /// Begins a process with what is prepared; its log goes on where that of the last one ended.
@@ -108,15 +147,11 @@ impl Director {
         let log = File::options().create(true).append(true).open(self.directory.path().join("log"))?;
         let mut registry = registry::lock();
         let child = self
-            .netns
-            .command(binary_path())
+            .binary_command()
             .arg("run")
             .arg("--config")
             .arg(self.configuration())
             .args(&self.arguments)
-            .env(SOCKET_VARIABLE, self.socket())
-            .env(PINS_VARIABLE, self.pins())
-            .env(STATE_VARIABLE, self.directory.path().join("state"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -206,18 +241,100 @@ impl Director {
     /// # Errors
     /// When the command fails.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
-        let out = self
-            .netns
-            .command(binary_path())
-            .args(arguments)
-            .env(SOCKET_VARIABLE, self.socket())
-            .env(PINS_VARIABLE, self.pins())
-            .output()
-            .with_context(|| format!("{} cannot be run", binary_path().display()))?;
+        let out = self.output(arguments)?;
         if !out.status.success() {
             bail!("xdirector {}: {}", arguments.join(" "), String::from_utf8_lossy(&out.stderr).trim());
         }
         Ok(String::from_utf8(out.stdout)?)
+    }
+
+    /// What `xdirector <arguments>` beside it does, with the same socket: output and exit code, also when it fails.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn output(&self, arguments: &[&str]) -> Result<Output> {
+        self.binary_command()
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("{} cannot be run", binary_path().display()))
+    }
+
+    /// `xdirector <arguments>` beside it, begun and not waited for.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn spawn_command(&self, arguments: &[&str]) -> Result<Child> {
+        self.binary_command()
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{} cannot be run", binary_path().display()))
+    }
+
+    fn binary_command(&self) -> Command {
+        let mut command = self.netns.command(self.binary.clone().unwrap_or_else(binary_path));
+        command
+            .env(SOCKET_VARIABLE, self.socket())
+            .env(PINS_VARIABLE, self.pins())
+            .env(STATE_VARIABLE, self.directory.path().join("state"))
+            .envs(&self.environment);
+        command
+    }
+
+    /// Writes another configuration file and reloads.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub fn reload(&self, text: &str) -> Result<String> {
+        self.write_configuration(text)?;
+        self.command(&["reload"])
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.pid().context("it does not run")?;
+        Ok(kill(Pid::from_raw(i32::try_from(pid)?), signal)?)
+    }
+
+    /// Sets a variable of its environment, and of commands beside it, from the next start on.
+    pub fn set_environment(&mut self, name: &str, value: impl Into<OsString>) {
+        self.environment.insert(name.to_owned(), value.into());
+    }
+
+    /// From the next start on it is another binary.
+    pub fn set_binary(&mut self, path: &Path) {
+        self.binary = Some(path.to_owned());
+    }
+
+    /// As [`Director::restart`]; says how long after its beginning it had printed each of `words`.
+    ///
+    /// # Errors
+    /// As [`Director::restart`], or when one is not printed within 20 s.
+    pub fn restart_timed(&mut self, words: &[&str]) -> Result<Vec<Duration>> {
+        if self.child.is_some() {
+            bail!("it still runs");
+        }
+        let earlier = self.log().len();
+        let begun = Instant::now();
+        self.launch()?;
+        let mut times = Vec::new();
+        for word in words {
+            while !self.log()[earlier..].contains(word) {
+                if begun.elapsed() > START {
+                    bail!("\"{word}\" is not in its log:\n{}", self.log());
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            times.push(begun.elapsed());
+        }
+        self.await_answer()?;
+        Ok(times)
     }
 
     /// `xdirector status --json`.

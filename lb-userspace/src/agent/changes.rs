@@ -54,11 +54,16 @@ impl Agent {
         let head = self.config.virtual_servers[position].clone_head();
         for (index, after) in new.conditions.iter().enumerate() {
             let (address, port) = new.servers[index];
-            let Some(before) = old.condition_of(address, port) else { continue };
+            let Some(at) = old.position_of(address, port) else { continue };
+            let before = &old.conditions[at];
+            let server = self.config.virtual_servers[position].real_servers[index].clone();
             if std::mem::discriminant(before) == std::mem::discriminant(after) {
+                let (old, new) = (old.set_weights[at], new.set_weights[index]);
+                if *after == Condition::Up && old != new {
+                    self.tell_weight(&head, &server, new);
+                }
                 continue;
             }
-            let server = self.config.virtual_servers[position].real_servers[index].clone();
             let server_id = ServerId { service: *id, address, port };
             self.since.insert(server_id, Instant::now());
             self.drained.remove(&server_id);
@@ -92,6 +97,16 @@ impl Agent {
         if let Some(script) = script {
             self.notifier.run(notification(head, script, state, Some(server)));
         }
+    }
+
+    /// Not by mail: a script may find another weight with every check.
+    fn tell_weight(&mut self, head: &Head, server: &RealServer, set: Option<u32>) {
+        let subject = format!("{}/{}", head.name, SocketAddr::new(server.address, server.port));
+        let text = match set {
+            Some(weight) => format!("its check sets weight {weight}"),
+            None => format!("its check sets no weight any more, so it is {}", server.weight),
+        };
+        self.events.tell(Severity::Good, &subject, text);
     }
 
     fn tell_quorum(&mut self, head: &Head, new: &Outcome) {

@@ -191,7 +191,9 @@ impl Agent {
         match self.reopened(new, &wanted, pins).await {
             Ok(plane) => self.plane = plane,
             Err(error) => {
-                self.plane.go_on()?;
+                self.plane.resume()?;
+                // An interface whose mode was to change has lost the program.
+                self.look_at_links().await;
                 return Err(error);
             }
         }

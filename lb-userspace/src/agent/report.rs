@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use lb_common::{conn::State, ip_proto, server::ServerStats};
+use lb_common::{conn::State, ip_proto, schedule::is_overloaded, server::ServerStats};
 use tokio::sync::mpsc;
 
 use super::Agent;
@@ -236,7 +236,13 @@ impl Agent {
             reason: None,
             since_seconds: self.since.get(&id).unwrap_or(&self.started).elapsed().as_secs(),
             checks: Vec::new(),
-            overloaded: load.overloaded != 0,
+            // The program looks only when it chooses; connections have ended since.
+            overloaded: is_overloaded(
+                load.active.saturating_add(load.inactive),
+                load.upper,
+                load.lower,
+                load.overloaded != 0,
+            ),
             next_hop: None,
             active: load.active.into(),
             inactive: load.inactive.into(),

@@ -18,8 +18,11 @@ use super::{
     open_pins, pins_directory, unix_now,
 };
 use crate::{
-    api::{Request, types::Work},
-    config::{Config, OnFailure},
+    api::{
+        Request,
+        types::{Override, Work},
+    },
+    config::{Config, OnFailure, RealServer},
     dataplane::{
         DataPlane as _,
         xdp::{
@@ -27,7 +30,7 @@ use crate::{
             pins::{self, is_on_bpffs},
         },
     },
-    desired::{Inputs, ServiceId, State, desired_with},
+    desired::{Inputs, ServerId, ServiceId, State, desired_with},
     health::{CheckId, Health, Report},
     mail::Mailer,
     netlink::{Change, Reason, Resolution, Timing, Watcher},
@@ -83,7 +86,7 @@ impl Agent {
         };
         events.tell(Severity::Good, "director", how.to_owned());
         inputs.draining.follow(&left, None, &config, inputs.now);
-        inputs.reports = known(&config, &left);
+        inputs.reports = known(&config, &inputs.orders, &left);
         inputs.quorum = known_quorum(&config, &left);
 
         let (health, reports) = Health::spawn(user.clone()).context("no thread for health checks")?;
@@ -209,7 +212,7 @@ fn state_directory(options: &Options) -> PathBuf {
 }
 
 /// Orders of an earlier agent's operators. A file that cannot be read costs the orders, not the service.
-fn load_orders(store: &orders::Store) -> BTreeMap<crate::desired::ServerId, crate::api::types::Override> {
+fn load_orders(store: &orders::Store) -> Orders {
     let problem = |error: &io::Error| {
         // The next order writes the file anew.
         let kept = store.put_aside().map_or_else(
@@ -224,22 +227,35 @@ fn load_orders(store: &orders::Store) -> BTreeMap<crate::desired::ServerId, crat
     store.load().inspect_err(problem).unwrap_or_default()
 }
 
+type Orders = BTreeMap<ServerId, Override>;
+
 /// What an earlier agent's checks had said, as far as the data plane shows it: until the first results of this agent's checks
 /// that holds, so that a restart neither brings dead servers back nor takes living ones out.
-fn known(config: &Config, left: &State) -> BTreeMap<CheckId, Report> {
+fn known(config: &Config, orders: &Orders, left: &State) -> BTreeMap<CheckId, Report> {
     let mut reports = BTreeMap::new();
     for virtual_server in &config.virtual_servers {
         let service = ServiceId::of(virtual_server);
         let Some(there) = left.get(&service) else { continue };
         // With nobody in service those that are missing may just as well be new in the file.
         let has_serving = there.servers.iter().any(|server| !server.is_leaving);
+        let is_by_order = |server: &RealServer| {
+            let id = ServerId { service, address: server.address, port: server.port };
+            matches!(orders.get(&id), Some(Override::Weight { .. }))
+        };
         for server in &virtual_server.real_servers {
             let key = (server.address, server.port, server.forward);
             let (is_up, drain, weight) = match there.servers.iter().find(|one| one.key() == key) {
+                // Inhibited: its weight is 0 and nobody has said so.
+                Some(one)
+                    if server.on_failure == OnFailure::Inhibit
+                        && (one.is_leaving
+                            || one.weight == 0 && server.weight != 0 && !is_by_order(server)) =>
+                {
+                    (false, false, None)
+                }
                 Some(one) if !one.is_leaving => {
                     (true, false, (one.weight != server.weight).then_some(one.weight))
                 }
-                Some(_) if server.on_failure == OnFailure::Inhibit => (false, false, None),
                 // Its check had asked for silence, or the sorry server stood in.
                 Some(_) => (true, true, None),
                 None if has_serving => (false, false, None),

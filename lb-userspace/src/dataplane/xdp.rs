@@ -60,13 +60,16 @@ use conntable::ConnectionTable;
 use keeper::{Keeper, Sweeper};
 use left::Left;
 use mapped::Mapped;
-use tables::{Maps, Tables};
+use tables::{Imported, Maps, Tables};
 
 /// Libraries whose own debug messages say nothing about packets.
 pub const CHATTY: [&str; 4] = ["aya_obj", "aya::", "netlink_proto", "rtnetlink"];
 
 /// Nanoseconds after which a client that says nothing while its server goes on sending may have lost its router.
 const CLIENT_SILENCE: u64 = 3_000_000_000;
+
+/// How long packets that were in the old program when it was replaced may take to be counted; it is done in microseconds.
+const LAST_PACKETS: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// The XDP data plane, loaded.
 pub struct XdpPlane {
@@ -85,6 +88,8 @@ pub struct XdpPlane {
     settings: Settings,
     pins: Option<Pins>,
     adopted: bool,
+    /// Smaller maps, in which packets are counted until the program is attached.
+    imported: Option<Imported>,
 }
 
 /// The program's debug events; printed to the log by [`Trace::print`].
@@ -135,8 +140,10 @@ impl XdpPlane {
         let clock = kernel_clock().context("cannot find out the kernel's tick")?;
         let left = pins.as_ref().map(|pins| what_is_left(pins, clock)).transpose()?.flatten();
         let wanted = Sizes { max_connections, ..tables::sizes_for(desired)? };
-        let tables_fit = left.is_some_and(|left| left.sizes.holds(&wanted));
         let connections_fit = left.is_some_and(|left| left.identity.buckets == buckets_for(max_connections));
+        // With another connection table the counts of connections begin anew, and the program that is still in force goes on
+        // with the old ones.
+        let tables_fit = connections_fit && left.is_some_and(|left| left.sizes.holds(&wanted));
         let sizes = match left {
             Some(left) if tables_fit => Sizes { max_connections, ..left.sizes },
             Some(left) => wanted.at_least(&left.sizes),
@@ -159,12 +166,14 @@ impl XdpPlane {
         }
         let mut ebpf = load::load(object, sizes, &settings, trace, pins.as_ref())?;
         let mut tables = open_tables(sizes, |name| take_map(&mut ebpf, name))?;
+        let mut imported = None;
         if let (Some(pins), Some(left)) = (&pins, left)
             && !tables_fit
         {
-            tracing::info!("the maps of virtual and real servers are made larger");
+            let how = if connections_fit { "larger" } else { "anew, with what they hold" };
+            tracing::info!("the maps of virtual and real servers are made {how}");
             let old = open_tables(left.sizes, |name| left::open(pins, name))?;
-            tables.import(&old).context("cannot take over what was served")?;
+            imported = Some(tables.import(old).context("cannot take over what was served")?);
         }
         if left.is_none() {
             tables.accept_every_mac();
@@ -181,6 +190,7 @@ impl XdpPlane {
                  except that sh and mh find their servers again"
             );
             tables.clear_loads();
+            imported = None;
         }
         let counters = PerCpuArray::try_from(take_map(&mut ebpf, map_name::COUNTERS)?)?;
         let generation = left.map_or(1, |left| left.identity.generation.wrapping_add(1));
@@ -206,6 +216,7 @@ impl XdpPlane {
             settings,
             pins,
             adopted: left.is_some(),
+            imported,
         })
     }
 
@@ -239,7 +250,14 @@ impl XdpPlane {
                 "connections from this machine to its own virtual servers are not balanced: {error:#}"
             );
         }
-        self.go_on()
+        if let Some(imported) = self.imported.take() {
+            tokio::time::sleep(LAST_PACKETS).await;
+            // The program is in force: that counts may be wrong is no reason to say that it is not.
+            if let Err(error) = self.tables.settle(&imported) {
+                tracing::warn!("what was counted while the program was replaced is lost: {error:#}");
+            }
+        }
+        self.resume()
     }
 
     /// Checks that every interface is there and free, or has our own program.
@@ -292,11 +310,11 @@ impl XdpPlane {
         self.keeper = None;
     }
 
-    /// Takes up again what [`Self::retire`] ended.
+    /// Begins them; also again, when that other load has failed.
     ///
     /// # Errors
     /// When there is no thread to be had.
-    pub fn go_on(&mut self) -> anyhow::Result<()> {
+    pub fn resume(&mut self) -> anyhow::Result<()> {
         self.keeper = Some(Keeper::start(Arc::clone(&self.sweeper)).context("no thread for the sweep")?);
         Ok(())
     }

@@ -47,15 +47,21 @@ pub struct Outcome {
     pub servers: Vec<(IpAddr, u16)>,
     /// How each of them is.
     pub conditions: Vec<Condition>,
+    /// The weight that the checks of each set, if they do.
+    pub set_weights: Vec<Option<u32>>,
     /// Whether enough are alive.
     pub quorum: Quorum,
 }
 
 impl Outcome {
-    /// How a server is; `None` when it is not configured.
+    /// Where a server stands; `None` when it is not configured.
+    pub fn position_of(&self, address: IpAddr, port: u16) -> Option<usize> {
+        self.servers.iter().position(|server| *server == (address, port))
+    }
+
+    /// How it is.
     pub fn condition_of(&self, address: IpAddr, port: u16) -> Option<&Condition> {
-        let at = self.servers.iter().position(|server| *server == (address, port))?;
-        self.conditions.get(at)
+        self.conditions.get(self.position_of(address, port)?)
     }
 }
 
@@ -74,20 +80,17 @@ impl Condition {
 /// See [`super::outcome`].
 pub fn outcome(virtual_server: &VirtualServer, inputs: &Inputs) -> Outcome {
     let id = ServiceId::of(virtual_server);
-    let judged: Vec<(Condition, u32)> =
+    let judged: Vec<Judged> =
         virtual_server.real_servers.iter().map(|server| judge(id, virtual_server, server, inputs)).collect();
-    let alive_weight = judged
-        .iter()
-        .filter(|(condition, _)| condition.is_alive())
-        .map(|(_, weight)| u64::from(*weight))
-        .sum();
+    let alive_weight =
+        judged.iter().filter(|one| one.condition.is_alive()).map(|one| u64::from(one.weight)).sum();
     let quorum = quorum(virtual_server, alive_weight, inputs.quorum.get(&id).copied());
     let is_sorry = !quorum.is_up && virtual_server.sorry_server.is_some();
     let mut servers: Vec<Server> = virtual_server
         .real_servers
         .iter()
         .zip(&judged)
-        .filter_map(|(server, (condition, weight))| serve(server, condition, *weight, is_sorry))
+        .filter_map(|(server, judged)| serve(server, &judged.condition, judged.weight, is_sorry))
         .collect();
     if let Some(sorry) = &virtual_server.sorry_server {
         // While it is not needed it stays for the connections that it has.
@@ -113,28 +116,33 @@ pub fn outcome(virtual_server: &VirtualServer, inputs: &Inputs) -> Outcome {
     Outcome {
         service,
         servers: virtual_server.real_servers.iter().map(|server| (server.address, server.port)).collect(),
-        conditions: judged.into_iter().map(|(condition, _)| condition).collect(),
+        set_weights: judged.iter().map(|one| one.set_weight).collect(),
+        conditions: judged.into_iter().map(|one| one.condition).collect(),
         quorum,
     }
 }
 
-/// How a real server is, and the weight that it has if it serves.
-fn judge(
-    service: ServiceId,
-    virtual_server: &VirtualServer,
-    server: &RealServer,
-    inputs: &Inputs,
-) -> (Condition, u32) {
+/// How a real server is.
+struct Judged {
+    condition: Condition,
+    /// That it has if it serves.
+    weight: u32,
+    /// That its checks ask for.
+    set_weight: Option<u32>,
+}
+
+fn judge(service: ServiceId, virtual_server: &VirtualServer, server: &RealServer, inputs: &Inputs) -> Judged {
     let id = ServerId { service, address: server.address, port: server.port };
     let (by_checks, set_weight) = judge_checks(id, virtual_server, server, inputs);
     let weight = set_weight.unwrap_or(server.weight);
-    match inputs.orders.get(&id) {
+    let (condition, weight) = match inputs.orders.get(&id) {
         Some(Override::Disable) => (Condition::Disabled, weight),
         Some(Override::Drain { until: Some(until) }) if *until <= inputs.now => (Condition::Disabled, weight),
         Some(Override::Drain { .. }) => (Condition::Draining, weight),
         Some(Override::Weight { weight }) => (by_checks, *weight),
         None => (by_checks, weight),
-    }
+    };
+    Judged { condition, weight, set_weight }
 }
 
 /// All checks must pass. Of the weights that checks set the smallest counts.
@@ -197,7 +205,9 @@ fn serve(server: &RealServer, condition: &Condition, weight: u32, is_sorry: bool
         Condition::Quiet | Condition::Draining => Some(there.leaving()),
         Condition::Down { .. } | Condition::Checking => match server.on_failure {
             OnFailure::Remove => None,
-            OnFailure::Inhibit => Some(there.leaving()),
+            OnFailure::Inhibit if is_sorry => Some(there.leaving()),
+            // It keeps its place: `sh` and `mh` without fallback refuse its clients, as IPVS does at weight 0.
+            OnFailure::Inhibit => Some(Server { weight: 0, ..there }),
         },
         Condition::Disabled => None,
     }
@@ -221,3 +231,5 @@ fn push_leaving(servers: &mut Vec<Server>, server: Server) {
         servers.push(server.leaving());
     }
 }
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,7 @@ fn inhibited_servers_keep_their_connections() {
     let config = configuration("on_failure = \"inhibit\"", &TWO);
     let inputs = Inputs { reports: [report("10.0.0.1:80", false)].into(), ..Inputs::default() };
     let outcome = outcome(&config.virtual_servers[0], &inputs);
-    assert_eq!(servers(&outcome.service), ["10.0.0.1 leaving", "10.0.0.2 1"]);
+    assert_eq!(servers(&outcome.service), ["10.0.0.1 0", "10.0.0.2 1"]);
 }
 
 #[test]

@@ -100,10 +100,12 @@ enum Hold {
 impl Attachment {
     /// Detaches, also what is pinned.
     pub fn detach(self) {
-        if let Hold::Pin(path) = self.hold
-            && let Err(error) = fs::remove_file(&path)
-        {
-            tracing::warn!("cannot remove {}: {error}", path.display());
+        if let Hold::Pin(path) = self.hold {
+            // Removing the pin detaches too, only later.
+            let _ = syscall::detach_link(&path);
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!("cannot remove {}: {error}", path.display());
+            }
         }
     }
 
@@ -316,8 +318,12 @@ pub fn attach(
     pins: Option<&Pins>,
 ) -> Result<Attachment, AttachError> {
     if let Some(pins) = pins {
-        // A pin that leads nowhere, or not as it should.
-        let _ = fs::remove_file(pins.link(name));
+        // Pins that lead nowhere, or not as they should. The kernel takes one program and one mode at a time.
+        let foreign = pins.foreign_links().remove(name);
+        for path in foreign.into_iter().chain([pins.link(name)]) {
+            let _ = syscall::detach_link(&path);
+            let _ = fs::remove_file(path);
+        }
     }
     let native = |program: &mut Xdp| attach_as(program, name, ifindex, Attached::Native, pins);
     let refused =

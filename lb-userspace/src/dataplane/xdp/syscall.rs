@@ -15,6 +15,7 @@ const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// The part of `union bpf_attr` for batches.
 #[repr(C)]
@@ -149,25 +150,12 @@ pub fn xdp_link_info(path: &Path) -> io::Result<XdpLinkInfo> {
     const BPF_LINK_TYPE_XDP: u32 = 6;
     #[repr(C)]
     #[derive(Default)]
-    struct ObjGet {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
-    #[repr(C)]
-    #[derive(Default)]
     struct GetInfo {
         bpf_fd: u32,
         info_len: u32,
         info: u64,
     }
-    let name = CString::new(path.as_os_str().as_bytes())?;
-    let mut get = ObjGet { pathname: name.as_ptr() as u64, ..ObjGet::default() };
-    // SAFETY: a path that ends with a zero byte.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw mut get, size_of::<ObjGet>()) };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: the kernel has just made it for us.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let fd = open_pinned(path)?;
     // type, id, prog_id, padding, ifindex.
     let mut info = [0u32; 16];
     let mut ask = GetInfo {
@@ -185,4 +173,33 @@ pub fn xdp_link_info(path: &Path) -> io::Result<XdpLinkInfo> {
         return Err(io::Error::other(format!("{} is no link of an XDP program", path.display())));
     }
     Ok(XdpLinkInfo { program: info[2], ifindex: info[4] })
+}
+
+/// Takes the program of a pinned link off its interface, at once; removing the pin would do that some time later.
+///
+/// # Errors
+/// The kernel's.
+pub fn detach_link(path: &Path) -> io::Result<()> {
+    let link = open_pinned(path)?;
+    let mut attr = link.as_raw_fd() as u32;
+    // SAFETY: this command's part of `union bpf_attr` is one descriptor.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw mut attr, size_of_val(&attr)) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct ObjGet {
+        pathname: u64,
+        bpf_fd: u32,
+        file_flags: u32,
+    }
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let mut get = ObjGet { pathname: name.as_ptr() as u64, ..ObjGet::default() };
+    // SAFETY: a path that ends with a zero byte.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw mut get, size_of::<ObjGet>()) };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel has just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -38,6 +38,7 @@ use crate::{
 };
 use entries::Hop;
 pub use entries::in_use;
+pub use inventory::Imported;
 
 /// The maps that say what is served.
 pub struct Maps {

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, mem::offset_of, ops::Bound, sync::atomic::Ordering::SeqCst};
 
 use anyhow::Context as _;
+use aya::maps::PerCpuValues;
 use lb_common::{
     Addr,
     filter::{Role, position},
-    server::{self, server_flag},
+    server::{self, Load, ServerStats, server_flag},
     service::{self, Cursor, ServiceKey},
 };
 
@@ -18,6 +19,20 @@ use crate::{
     dataplane::Audit,
     desired::{Server, ServiceId},
 };
+
+/// Smaller maps that were taken over, and what they counted then.
+pub struct Imported {
+    old: Tables,
+    counts: Vec<Counted>,
+}
+
+/// What a real server had counted.
+struct Counted {
+    number: u32,
+    load: Load,
+    /// For each CPU.
+    stats: Vec<ServerStats>,
+}
 
 impl Tables {
     /// Takes the maps as they are. What makes no sense in them is taken out.
@@ -221,27 +236,47 @@ impl Tables {
         }
         placed.service.servers.iter().zip(&placed.numbers).enumerate().all(|(place, (server, &number))| {
             let there = self.maps.servers.copy(number);
-            let mut wanted =
-                entries::server(id, &placed.service, server, placed.index, Some(entries::Hop::of(there)));
+            let hop = self.hops.get(&server.address).copied().unwrap_or(entries::Hop::of(there));
+            let mut wanted = entries::server(id, &placed.service, server, placed.index, Some(hop));
             wanted.position = u32::try_from(place).unwrap_or(u32::MAX);
             wanted.last_weight = placed.last_weights[place];
             let load = self.maps.loads.copy(number);
             there == wanted
                 && load.weight == entries::weight(server)
                 && (load.upper, load.lower) == (server.upper_threshold, server.lower_threshold)
+                && self.has_way_back(id, server)
         })
+    }
+
+    /// Whether the answers of a NAT server that belong to no connection are found to be one's. Another virtual server with the
+    /// same real server will do.
+    fn has_way_back(&self, id: &ServiceId, server: &Server) -> bool {
+        if server.forward != crate::config::Forward::Nat {
+            return true;
+        }
+        let key = entries::nat_key(id, server);
+        let (word, bit) = position(key.addr, Role::NatServer);
+        self.maps.filter.cell(word).load(SeqCst) & bit != 0
+            && self.maps.nat_servers.get(&key, 0).is_ok_and(|number| {
+                entries::in_use(&self.maps.servers, number)
+                    .is_some_and(|entry| (entry.addr, entry.port) == (key.addr, key.port))
+            })
     }
 
     /// Takes over everything that other, smaller maps hold. The numbers of servers stay: connections have them.
     ///
     /// # Errors
     /// When the kernel refuses, or these maps are no larger.
-    pub fn import(&mut self, old: &Self) -> anyhow::Result<()> {
+    pub fn import(&mut self, old: Self) -> anyhow::Result<Imported> {
+        let mut counts = Vec::new();
         for number in old.numbers() {
             let entry = old.maps.servers.copy(number);
             self.maps.servers.store(number, &entry);
-            self.maps.loads.store(number, &old.maps.loads.copy(number));
-            self.maps.stats.set(number, old.maps.stats.get(&number, 0)?, 0)?;
+            let load = old.maps.loads.copy(number);
+            self.maps.loads.store(number, &load);
+            let stats = old.maps.stats.get(&number, 0)?;
+            counts.push(Counted { number, load, stats: stats.to_vec() });
+            self.maps.stats.set(number, stats, 0)?;
             self.take_number(number, &entry);
         }
         for (id, placed) in &old.placed {
@@ -249,6 +284,28 @@ impl Tables {
         }
         for (ident, gone) in &old.gone {
             self.gone.insert(*ident, Gone { number: gone.number, empty_since: None });
+        }
+        Ok(Imported { old, counts })
+    }
+
+    /// Adds what the program has counted in the other maps since they were taken over. Without this a connection that ended
+    /// meanwhile would count for ever.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn settle(&mut self, imported: &Imported) -> anyhow::Result<()> {
+        let Imported { old, counts } = imported;
+        for Counted { number, load, stats } in counts {
+            for (field, then) in
+                [(offset_of!(Load, active), load.active), (offset_of!(Load, inactive), load.inactive)]
+            {
+                let now = old.maps.loads.word(*number, field).load(SeqCst);
+                self.maps.loads.word(*number, field).fetch_add(now.wrapping_sub(then), SeqCst);
+            }
+            let now = old.maps.stats.get(number, 0)?;
+            let new = self.maps.stats.get(number, 0)?;
+            let sums = new.iter().zip(now.iter().zip(stats)).map(|(new, (now, then))| added(new, now, then));
+            self.maps.stats.set(*number, PerCpuValues::try_from(sums.collect::<Vec<_>>())?, 0)?;
         }
         Ok(())
     }
@@ -312,6 +369,18 @@ impl Tables {
         let all =
             range(entry.slots_base, entry.slots_len).chain(range(entry.stateless_base, entry.stateless_len));
         hash_slots(all.map(|slot| self.maps.slots.word(slot, 0).load(SeqCst)))
+    }
+}
+
+/// `new` and what has been added to `then` until `now`.
+fn added(new: &ServerStats, now: &ServerStats, then: &ServerStats) -> ServerStats {
+    let sum = |field: fn(&ServerStats) -> u64| field(new).wrapping_add(field(now).wrapping_sub(field(then)));
+    ServerStats {
+        connections: sum(|stats| stats.connections),
+        packets_in: sum(|stats| stats.packets_in),
+        packets_out: sum(|stats| stats.packets_out),
+        bytes_in: sum(|stats| stats.bytes_in),
+        bytes_out: sum(|stats| stats.bytes_out),
     }
 }
 
