@@ -86,7 +86,8 @@ pub const fn age(now: u32, then: u32) -> u32 {
 pub enum Direction {
     /// Client to real server: the key is (client, virtual server).
     Forward = 0,
-    /// Real server to client, NAT only: the key is (real server, client).
+    /// Real server to client: the key is (real server, client). NAT only, but for the agent's own checks: with DR and TUN
+    /// their answers come to the director too, as (virtual server, client).
     Reverse = 1,
 }
 

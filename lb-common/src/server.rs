@@ -70,6 +70,9 @@ pub mod server_flag {
     pub const KEEP: u8 = 8;
     /// It has no part in the schedule: for the agent only.
     pub const LEAVING: u8 = 16;
+    /// Checks of the agent reach a real server by this entry. It has no part in any schedule, and with DR and TUN its
+    /// connections have a reverse place too: for the agent only.
+    pub const CHECK: u8 = 32;
     /// Packets of known flows may not simply be forwarded.
     pub const SPECIAL: u8 = GONE | MOVE_UDP;
 

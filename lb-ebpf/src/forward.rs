@@ -115,7 +115,12 @@ fn to_client(
         return Ok(Step::Reply(Order { verdict, mtu: mtu as u16, server: Some(route.server) }));
     }
     stats::count_out(route.server, ip.len);
-    nat::to_client(window, ip, server).ok_or(Verdict::DropBadTransport)?;
+    if server.forwarding == Forwarding::Nat as u8 {
+        nat::to_client(window, ip, server).ok_or(Verdict::DropBadTransport)?;
+    } else {
+        // An answer to one of the agent's own checks: it comes from the virtual server's address already.
+        nat::age(window, ip).ok_or(Verdict::DropBadLength)?;
+    }
     transmit::relay(packet, window, ip.l3, tags, &hop)?;
     let verdict = if ip.is_icmp() { Verdict::IcmpToClient } else { Verdict::ReverseNat };
     Ok(Step::Done(Outcome::new(verdict, hop.ifindex)))

@@ -9,6 +9,7 @@
 //! ```
 
 mod changes;
+mod checks;
 mod events;
 mod operator;
 mod reload;
@@ -21,6 +22,7 @@ use std::{
     fs::File,
     net::IpAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -40,7 +42,7 @@ use crate::{
         types::{LastReload, Work},
     },
     config::{self, Config},
-    dataplane::xdp::{Pins, XdpPlane, pins},
+    dataplane::xdp::{CheckPath, Pins, XdpPlane, pins},
     desired::{Inputs, Outcome, ServerId, ServiceId},
     health::Health,
     mail::Mailer,
@@ -190,6 +192,8 @@ struct Agent {
     drained: BTreeSet<ServerId>,
     orders: orders::Store,
     health: Health,
+    /// The way of checks through the data plane.
+    check_path: Arc<CheckPath>,
     notifier: Notifier,
     mailer: Option<Mailer>,
     metrics: Option<JoinHandle<()>>,

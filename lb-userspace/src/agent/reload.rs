@@ -119,6 +119,7 @@ impl Agent {
         let done = self.reconcile(&damaged);
         let repaired: Vec<ServiceId> = damaged.into_iter().collect();
         self.tell_repaired(&repaired);
+        self.open_check_path().await;
         self.set_checks();
         self.tell_outcomes(&outcomes);
         self.resolutions.retain(|address, _| targets.contains(address));
@@ -189,7 +190,13 @@ impl Agent {
         // Two threads would sweep one table.
         self.plane.retire();
         match self.reopened(new, &wanted, pins).await {
-            Ok(plane) => self.plane = plane,
+            Ok(mut plane) => {
+                if let Err(error) = plane.take_over_checks(&mut self.plane) {
+                    tracing::warn!("checks through the data plane are interrupted: {error:#}");
+                }
+                plane.lead_checks(&self.check_path);
+                self.plane = plane;
+            }
             Err(error) => {
                 self.plane.resume()?;
                 // An interface whose mode was to change has lost the program.

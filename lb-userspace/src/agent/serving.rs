@@ -276,6 +276,7 @@ impl Agent {
         if links != self.links {
             self.plane.set_macs(&links.iter().filter_map(|link| link.mac).collect());
             self.links = links;
+            self.tell_own_addresses();
         }
         self.plane.follow_interfaces(&self.links, self.config.director.xdp_mode);
     }
@@ -283,6 +284,7 @@ impl Agent {
     /// Has the counters read, in another thread; unless that is still busy with the last time.
     pub(super) fn take_sample(&mut self) {
         self.plane.collect();
+        self.check_path.tidy();
         let Ok(permit) = self.to_samples.clone().try_reserve_owned() else { return };
         let reader = match self.plane.stats_reader() {
             Ok(reader) => reader,

@@ -5,6 +5,7 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,7 +27,7 @@ use crate::{
     dataplane::{
         DataPlane as _,
         xdp::{
-            XdpPlane,
+            CheckPath, XdpPlane,
             pins::{self, is_on_bpffs},
         },
     },
@@ -89,7 +90,9 @@ impl Agent {
         inputs.reports = known(&config, &inputs.orders, &left);
         inputs.quorum = known_quorum(&config, &left);
 
-        let (health, reports) = Health::spawn(user.clone()).context("no thread for health checks")?;
+        let check_path = Arc::new(CheckPath::default());
+        let (health, reports) = Health::spawn(user.clone(), Some(Arc::new(Arc::clone(&check_path))))
+            .context("no thread for health checks")?;
         let (watcher, changes) = Watcher::spawn(Timing::default())?;
         let (to_samples, samples) = mpsc::channel(1);
         let (to_unfinished, unfinished) = mpsc::channel(1);
@@ -105,6 +108,7 @@ impl Agent {
             drained: BTreeSet::new(),
             orders: store,
             health,
+            check_path,
             notifier: Notifier::new(user),
             mailer,
             metrics,
@@ -130,6 +134,7 @@ impl Agent {
         let damaged = agent.plane.damaged(1)?.damaged;
         agent.reconcile(&damaged);
         let targets = agent.set_targets();
+        agent.open_check_path().await;
         agent.look_at_links().await;
         agent.say_missing_addresses();
         agent.wait_for_next_hops(&targets, FIRST_NEXT_HOPS, &mut incoming.changes).await;

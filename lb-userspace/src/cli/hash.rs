@@ -97,7 +97,7 @@ async fn fetch(args: &HashArgs) -> anyhow::Result<(Head, Vec<u8>)> {
     let request = args.request();
     let mut why = anyhow!("{} has no address", args.page.host);
     for connect in args.addresses().await? {
-        let way = Way { connect, bind: None, fwmark: 0 };
+        let way = Way { connect, bind: None, fwmark: 0, through: None };
         let mut client = Client::new(&way, tls.as_ref(), &clients);
         if args.verbose {
             explain(&request, tls.as_ref(), connect);

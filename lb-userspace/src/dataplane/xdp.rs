@@ -9,6 +9,7 @@ mod load;
 mod local;
 mod mapped;
 pub mod pins;
+mod probe;
 mod ranges;
 mod stats;
 mod syscall;
@@ -47,6 +48,7 @@ pub use attach::{AttachError, Attachment, Interface};
 pub use conntable::Listed;
 pub use load::{LoadError, OBJECT, PROGRAM, Sizes};
 pub use pins::{Pins, remove_pinned};
+pub use probe::{CheckPath, Namespace, Veth};
 pub use stats::StatsReader;
 
 use super::{Audit, DataPlane};
@@ -56,11 +58,11 @@ use crate::{
     netlink::{Link, Resolution},
     reconcile::Operation,
 };
-use conntable::ConnectionTable;
+use conntable::{ConnectionTable, Import, Imported};
 use keeper::{Keeper, Sweeper};
 use left::Left;
 use mapped::Mapped;
-use tables::{Imported, Maps, Tables};
+use tables::{Maps, Outgrown, Tables};
 
 /// Libraries whose own debug messages say nothing about packets.
 pub const CHATTY: [&str; 4] = ["aya_obj", "aya::", "netlink_proto", "rtnetlink"];
@@ -77,10 +79,14 @@ pub struct XdpPlane {
     keeper: Option<Keeper>,
     /// Before the program: detaching needs its descriptor.
     attachments: Vec<Attachment>,
+    /// The veth of the probe namespace.
+    check_attachment: Option<Attachment>,
     ebpf: Ebpf,
     tables: Tables,
     sweeper: Arc<Mutex<Sweeper>>,
     memory: Arc<conntable::Memory>,
+    /// The connections of a table of another size, until the program is attached.
+    import: Option<Import>,
     passes: Arc<AtomicU64>,
     counters: PerCpuArray<MapData, Counters>,
     clock: Clock,
@@ -89,7 +95,7 @@ pub struct XdpPlane {
     pins: Option<Pins>,
     adopted: bool,
     /// Smaller maps, in which packets are counted until the program is attached.
-    imported: Option<Imported>,
+    outgrown: Option<Outgrown>,
 }
 
 /// The program's debug events; printed to the log by [`Trace::print`].
@@ -140,10 +146,10 @@ impl XdpPlane {
         let clock = kernel_clock().context("cannot find out the kernel's tick")?;
         let left = pins.as_ref().map(|pins| what_is_left(pins, clock)).transpose()?.flatten();
         let wanted = Sizes { max_connections, ..tables::sizes_for(desired)? };
+        // With another connection table the counts of connections begin anew too: the program that is still in force goes on with
+        // the old ones.
         let connections_fit = left.is_some_and(|left| left.identity.buckets == buckets_for(max_connections));
-        // With another connection table the counts of connections begin anew, and the program that is still in force goes on
-        // with the old ones.
-        let tables_fit = connections_fit && left.is_some_and(|left| left.sizes.holds(&wanted));
+        let tables_fit = left.is_some_and(|left| left.sizes.holds(&wanted));
         let sizes = match left {
             Some(left) if tables_fit => Sizes { max_connections, ..left.sizes },
             Some(left) => wanted.at_least(&left.sizes),
@@ -156,6 +162,7 @@ impl XdpPlane {
         let settings = load::settings(clock, max_connections, &config.timeouts, hash_keys);
         if let (Some(pins), Some(_)) = (&pins, left) {
             let fits = |name: &&str| match *name {
+                map_name::LOADS => tables_fit && connections_fit,
                 name if left::TABLES.contains(&name) => tables_fit,
                 name if left::CONNECTIONS.contains(&name) => connections_fit,
                 // Says what this generation is.
@@ -165,15 +172,22 @@ impl XdpPlane {
             left::keep(pins, &map_name::ALL.into_iter().filter(|name| fits(name)).collect::<Vec<_>>())?;
         }
         let mut ebpf = load::load(object, sizes, &settings, trace, pins.as_ref())?;
+        if let (Some(pins), Some(left)) = (&pins, left)
+            && tables_fit
+            && !connections_fit
+        {
+            // Thresholds and weights stand there too.
+            let old = mapped(&left::open(pins, map_name::LOADS)?, left.sizes.servers)?;
+            map::<Load>(&ebpf, map_name::LOADS, sizes.servers)?.copy_from(&old);
+        }
         let mut tables = open_tables(sizes, |name| take_map(&mut ebpf, name))?;
-        let mut imported = None;
+        let mut outgrown = None;
         if let (Some(pins), Some(left)) = (&pins, left)
             && !tables_fit
         {
-            let how = if connections_fit { "larger" } else { "anew, with what they hold" };
-            tracing::info!("the maps of virtual and real servers are made {how}");
+            tracing::info!("the maps of virtual and real servers are made larger");
             let old = open_tables(left.sizes, |name| left::open(pins, name))?;
-            imported = Some(tables.import(old).context("cannot take over what was served")?);
+            outgrown = Some(tables.import(old).context("cannot take over what was served")?);
         }
         if left.is_none() {
             tables.accept_every_mac();
@@ -184,14 +198,18 @@ impl XdpPlane {
             Arc::clone(tables.loads()),
             settings,
         ));
-        if left.is_some() && !connections_fit {
-            tracing::warn!(
-                "director.max_connections has changed: the connection table is made anew and its connections are lost, \
-                 except that sh and mh find their servers again"
-            );
-            tables.clear_loads();
-            imported = None;
-        }
+        let import = match (&pins, left) {
+            (Some(pins), Some(left)) if !connections_fit => {
+                tables.clear_loads();
+                outgrown = None;
+                let buckets = left.identity.buckets;
+                let tags = mapped(&left::open(pins, map_name::TAGS)?, buckets).context("map TAGS")?;
+                let places = mapped(&left::open(pins, map_name::CONNECTIONS)?, buckets * WAYS)
+                    .context("map CONNECTIONS")?;
+                Some(Import::new(tags, places, Arc::clone(&memory)))
+            }
+            _ => None,
+        };
         let counters = PerCpuArray::try_from(take_map(&mut ebpf, map_name::COUNTERS)?)?;
         let generation = left.map_or(1, |left| left.identity.generation.wrapping_add(1));
         let mut identity: Array<_, Identity> = Array::try_from(take_map(&mut ebpf, map_name::IDENTITY)?)?;
@@ -205,10 +223,12 @@ impl XdpPlane {
         Ok(Self {
             keeper: None,
             attachments: Vec::new(),
+            check_attachment: None,
             ebpf,
             tables,
             sweeper: Arc::new(Mutex::new(sweeper)),
             memory,
+            import,
             passes,
             counters,
             clock,
@@ -216,17 +236,23 @@ impl XdpPlane {
             settings,
             pins,
             adopted: left.is_some(),
-            imported,
+            outgrown,
         })
     }
 
-    /// Attaches the program to every interface, or to none; in place of an earlier agent's where that is pinned. From then on
-    /// expired connections are ended too.
+    /// Attaches the program to every interface, or to none; in place of an earlier agent's where that is pinned. Connections move
+    /// when the connection table is a new one. From then on expired connections are ended too.
     ///
     /// # Errors
     /// [`AttachError`].
     pub async fn attach(&mut self, names: &[String], mode: XdpMode) -> anyhow::Result<()> {
         let interfaces = attach::check(names, self.pins.as_ref()).await?;
+        let sweeper = Arc::clone(&self.sweeper);
+        let now = || sweeper.lock().unwrap_or_else(PoisonError::into_inner).now();
+        let mut import = self.import.take();
+        if let Some(import) = &mut import {
+            import.copy(now()?);
+        }
         let program = program_of(&mut self.ebpf)?;
         if let Some(pins) = &self.pins {
             // From here on the next agent finds this generation, whether or not this one gets to the end.
@@ -239,6 +265,9 @@ impl XdpPlane {
                 return Err(error.into());
             }
         }
+        if let Some(import) = import {
+            say_imported(import.finish(now()?));
+        }
         if let Some(pins) = &mut self.pins {
             attach::release_others(names, pins);
             if let Err(error) = pins.commit() {
@@ -250,10 +279,10 @@ impl XdpPlane {
                 "connections from this machine to its own virtual servers are not balanced: {error:#}"
             );
         }
-        if let Some(imported) = self.imported.take() {
+        if let Some(outgrown) = self.outgrown.take() {
             tokio::time::sleep(LAST_PACKETS).await;
             // The program is in force: that counts may be wrong is no reason to say that it is not.
-            if let Err(error) = self.tables.settle(&imported) {
+            if let Err(error) = self.tables.settle(&outgrown) {
                 tracing::warn!("what was counted while the program was replaced is lost: {error:#}");
             }
         }
@@ -569,6 +598,17 @@ impl Trace {
                 Err(error) => return error,
             }
         }
+    }
+}
+
+/// What became of connections when their table was made anew.
+fn say_imported(Imported { taken, dropped }: Imported) {
+    tracing::info!("the connection table is made anew: {taken} connections have moved there");
+    if dropped > 0 {
+        tracing::warn!(
+            "{dropped} connections are lost, since there is no room for them in the new connection table: raise \
+             director.max_connections"
+        );
     }
 }
 

@@ -36,6 +36,7 @@ use super::{
 };
 use crate::{
     config::check::{HealthCheck, Probe},
+    desired::ServerId,
     process::User,
 };
 
@@ -61,25 +62,30 @@ pub struct Health {
 }
 
 impl Health {
-    /// Starts the thread, without any check. Scripts run as `user`. A [`Report`] comes from the channel for each first
+    /// Starts the thread, without any check. Scripts run as `user`, and checks through the data plane take
+    /// `path`. A [`Report`] comes from the channel for each first
     /// result and each change; the agent need not hurry to take it.
     ///
     /// Raises this process's soft limit of open files to the hard one.
     ///
     /// # Errors
     /// When the thread or its runtime cannot be made.
-    pub fn spawn(user: Option<User>) -> io::Result<(Self, mpsc::UnboundedReceiver<Report>)> {
-        let tools = Arc::new(Tools::new(user));
-        let attempt = move |check: Arc<HealthCheck>| {
+    pub fn spawn(
+        user: Option<User>,
+        path: Option<Arc<dyn probe::path::Path>>,
+    ) -> io::Result<(Self, mpsc::UnboundedReceiver<Report>)> {
+        let tools = Arc::new(Tools::new(user, path));
+        let attempt = move |id: CheckId, check: Arc<HealthCheck>| {
             let tools = tools.clone();
-            async move { probe::attempt(&check, &tools).await }
+            let server = ServerId { service: id.service, address: id.address, port: id.port };
+            async move { probe::attempt(&server, &check, &tools).await }
         };
         Self::spawn_with(attempt, attempts_at_a_time(raise_file_limit()))
     }
 
     fn spawn_with<A, F>(attempt: A, slots: u32) -> io::Result<(Self, mpsc::UnboundedReceiver<Report>)>
     where
-        A: Fn(Arc<HealthCheck>) -> F + Send + 'static,
+        A: Fn(CheckId, Arc<HealthCheck>) -> F + Send + 'static,
         F: Future<Output = Outcome> + Send + 'static,
     {
         let (reports, receiver) = mpsc::unbounded_channel();
@@ -179,7 +185,7 @@ const BATCH: usize = 64;
 
 impl<A, F> Driver<A>
 where
-    A: Fn(Arc<HealthCheck>) -> F,
+    A: Fn(CheckId, Arc<HealthCheck>) -> F,
     F: Future<Output = Outcome> + Send + 'static,
 {
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
@@ -216,7 +222,7 @@ where
                 return Next::Never;
             };
             let Some((id, attempt, check)) = schedule.begin(now) else { return Next::Never };
-            let task = self.tasks.spawn(run_attempt(id, attempt, (self.attempt)(check), permit));
+            let task = self.tasks.spawn(run_attempt(id, attempt, (self.attempt)(id, check), permit));
             running.insert(attempt, task);
         }
         Next::Now

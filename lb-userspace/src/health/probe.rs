@@ -3,6 +3,7 @@
 pub mod dns;
 pub mod file;
 pub mod http;
+pub mod path;
 pub mod ping;
 pub mod script;
 pub mod smtp;
@@ -13,12 +14,13 @@ mod words;
 
 pub use way::Way;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::FutureExt as _;
 
 use crate::{
-    config::check::{HealthCheck, Probe},
+    config::check::{HealthCheck, Probe, Via},
+    desired::ServerId,
     process::User,
 };
 
@@ -43,18 +45,25 @@ pub struct Tools {
     pub user: Option<User>,
     /// TLS clients, made for the first HTTP check: reading certificates takes a while.
     pub tls: LazyLock<http::TlsClients>,
+    /// The way through the data plane.
+    pub path: Option<Arc<dyn path::Path>>,
 }
 
 impl Tools {
     /// Tools of a set of checks.
-    pub fn new(user: Option<User>) -> Self {
-        Self { user, tls: LazyLock::new(http::TlsClients::new) }
+    pub fn new(user: Option<User>, path: Option<Arc<dyn path::Path>>) -> Self {
+        Self { user, tls: LazyLock::new(http::TlsClients::new), path }
     }
 }
 
-/// Makes one attempt; [`HealthCheck::timeout`] is kept here. Dropping the future ends the attempt.
-pub async fn attempt(check: &HealthCheck, tools: &Tools) -> Outcome {
-    let way = Way { connect: check.connect, bind: check.bind, fwmark: check.fwmark };
+/// Makes one attempt of a check of `server`; [`HealthCheck::timeout`] is kept here. Dropping the future ends the attempt.
+pub async fn attempt(server: &ServerId, check: &HealthCheck, tools: &Tools) -> Outcome {
+    let through = match (check.via, &tools.path) {
+        (Via::Direct, _) => None,
+        (Via::Dataplane, Some(path)) => Some(path::Through::new(Arc::clone(path), *server)),
+        (Via::Dataplane, None) => return Err("there is no data plane".to_owned()),
+    };
+    let way = Way { connect: check.connect, bind: check.bind, fwmark: check.fwmark, through };
     // The large futures are on the heap: a TCP check should not take as much memory as an HTTPS one.
     let attempt = async {
         match &check.probe {
@@ -111,7 +120,7 @@ pub(super) mod tests {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
-    use crate::config::check::Via;
+    use crate::{config::Protocol, desired::ServiceId};
 
     /// A TCP port of loopback that is ours as long as this lives, whether somebody listens there or not.
     pub struct Port {
@@ -157,11 +166,64 @@ pub(super) mod tests {
         }
     }
 
+    fn server() -> ServerId {
+        let service = ServiceId { address: [192, 0, 2, 1].into(), port: 80, protocol: Protocol::Tcp };
+        ServerId { service, address: [10, 0, 0, 1].into(), port: 8080 }
+    }
+
+    /// Leads everything to one place.
+    #[derive(Debug)]
+    struct Detour {
+        held: Arc<()>,
+    }
+
+    impl path::Path for Detour {
+        fn open(
+            &self,
+            to: &ServerId,
+            connect: SocketAddr,
+            bind: Option<SocketAddr>,
+            kind: Type,
+        ) -> Result<path::Opened, String> {
+            assert_eq!((*to, bind, kind), (server(), None, Type::STREAM));
+            if connect.port() == 9 {
+                return Err("no way".to_owned());
+            }
+            let socket = bound(([127, 0, 0, 42], 0).into());
+            socket.set_nonblocking(true).expect("an option");
+            Ok(path::Opened { socket, hold: Box::new(Arc::clone(&self.held)) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_through_the_data_plane_begins_where_that_says() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let held = Arc::new(());
+        let tools = Tools::new(None, Some(Arc::new(Detour { held: Arc::clone(&held) })));
+        let mut check = check(Probe::Tcp, listener.local_addr().expect("bound"), Duration::from_secs(20));
+        check.via = Via::Dataplane;
+        assert!(attempt(&server(), &check, &tools).await.is_ok());
+        assert_eq!(listener.accept().expect("it has connected").1.ip().to_string(), "127.0.0.42");
+        drop(tools);
+        assert_eq!(Arc::strong_count(&held), 1, "the way is still held");
+    }
+
+    #[tokio::test]
+    async fn without_a_way_through_the_data_plane_a_check_fails() {
+        let mut check = check(Probe::Tcp, ([127, 0, 0, 1], 9).into(), Duration::from_secs(20));
+        check.via = Via::Dataplane;
+        let tools = Tools::new(None, Some(Arc::new(Detour { held: Arc::default() })));
+        assert_eq!(attempt(&server(), &check, &tools).await, Err("no way".to_owned()));
+        let outcome = attempt(&server(), &check, &Tools::new(None, None)).await;
+        assert_eq!(outcome, Err("there is no data plane".to_owned()));
+    }
+
     #[tokio::test]
     async fn connects_where_it_should() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         let connect = listener.local_addr().expect("bound");
-        let outcome = attempt(&check(Probe::Tcp, connect, Duration::from_secs(20)), &Tools::new(None)).await;
+        let check = check(Probe::Tcp, connect, Duration::from_secs(20));
+        let outcome = attempt(&server(), &check, &Tools::new(None, None)).await;
         assert_eq!(outcome.expect("it listens").detail, "connected");
     }
 
@@ -172,8 +234,8 @@ pub(super) mod tests {
         listener.listen(0).expect("listen");
         let connect = listener.local_addr().expect("bound").as_socket().expect("an IP address");
         let _queued = std::net::TcpStream::connect(connect).expect("one fits");
-        let outcome =
-            attempt(&check(Probe::Tcp, connect, Duration::from_millis(50)), &Tools::new(None)).await;
+        let check = check(Probe::Tcp, connect, Duration::from_millis(50));
+        let outcome = attempt(&server(), &check, &Tools::new(None, None)).await;
         assert_eq!(outcome, Err("no answer within 0.05 s".to_owned()));
     }
 

@@ -6,6 +6,7 @@ mod forwarding;
 mod local;
 mod neighbours;
 mod operation;
+mod path_checks;
 mod path_mtu;
 mod restart;
 mod scenarios;

@@ -6,6 +6,7 @@
 
 mod case;
 mod changes;
+mod checks;
 mod forwarding;
 mod fragments;
 mod full_table;

@@ -19,14 +19,19 @@ use lb_common::{
 };
 use lb_userspace::{
     config::{Config, Protocol},
-    dataplane::{DataPlane as _, xdp::XdpPlane},
+    dataplane::{
+        DataPlane as _,
+        xdp::{Veth, XdpPlane},
+    },
     desired::{self, ServiceId},
     netlink::{NextHop, Reason, Resolution},
     reconcile::reconcile,
 };
 
-use crate::scene::{DIRECTOR_MAC, INNER_MAC};
-use crate::{case::Counts, scene::Client};
+use crate::{
+    case::Counts,
+    scene::{CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, INNER_MAC, Target, known_port},
+};
 
 /// The program with its maps.
 pub struct Plane {
@@ -146,6 +151,26 @@ impl Plane {
             found.is_none()
         });
         Ok(found)
+    }
+
+    /// The agent begins a check of a real server through the data plane; its packets come as the client's do.
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub fn begin_check(&mut self, client: &Client, target: &Target, protocol: Protocol) -> Result<()> {
+        let service = target.id(protocol);
+        let there = self.plane.servers_of(&service).find(|(there, _)| there.address == target.server());
+        let server = there.context("no such server")?.0;
+        let id = server.id(service);
+        let numbers = self.plane.set_checked(&[(id, server.forward)].into());
+        let number = *numbers.get(&id).context("no room")?;
+        let proto = match protocol {
+            Protocol::Tcp => ip_proto::TCP,
+            Protocol::Udp => ip_proto::UDP,
+        };
+        let veth = Veth { link: CLIENTS, outer_mac: DIRECTOR_MAC, inner_mac: CLIENT_MAC };
+        let (from, to) = ((client.address, client.port), (target.vip(), known_port(protocol)));
+        self.plane.enter_check(number, from.into(), to.into(), proto, veth)
     }
 
     /// Compares every real server's active and inactive connections with the table itself.

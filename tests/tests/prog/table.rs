@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use lb_common::Verdict;
 
 use crate::{
-    case::Case, changes, forwarding, fragments, full_table, icmp, moving, odd, options, schedulers, services,
-    size_and_life, tcp_states, thresholds, vlan, way_back,
+    case::Case, changes, checks, forwarding, fragments, full_table, icmp, moving, odd, options, schedulers,
+    services, size_and_life, tcp_states, thresholds, vlan, way_back,
 };
 
 /// Verdicts that no packet of BPF_PROG_TEST_RUN gets, with the reason.
@@ -31,6 +31,7 @@ pub fn all() -> Vec<Case> {
         way_back::cases(),
         moving::cases(),
         thresholds::cases(),
+        checks::cases(),
     ]
     .into_iter()
     .flatten()

@@ -92,7 +92,7 @@ pub struct Attachment {
 /// What keeps the program attached.
 enum Hold {
     /// This process; dropping it detaches.
-    Process(#[expect(dead_code, reason = "held for its end")] XdpLink),
+    Process(XdpLink),
     /// A pin, which outlives the process.
     Pin(PathBuf),
 }
@@ -304,6 +304,23 @@ fn replace(
     }
     let mode = interface.mode.unwrap_or(Attached::Native);
     Ok(Attachment { name: interface.name.clone(), ifindex: interface.ifindex, mode, hold: Hold::Pin(pin) })
+}
+
+/// Replaces the program on an interface that this process holds without a pin, in one step.
+///
+/// # Errors
+/// [`AttachError::Refused`]; then it is detached.
+pub fn take_over(program: &mut Xdp, attachment: Attachment) -> Result<Attachment, AttachError> {
+    let Attachment { name, ifindex, mode, hold } = attachment;
+    let refused = |error: String| AttachError::Refused { name: name.clone(), error };
+    let hold = match hold {
+        Hold::Process(link) => {
+            let id = program.attach_to_link(link).map_err(|error| refused(plain(&error)))?;
+            Hold::Process(program.take_link(id).map_err(|error| refused(error.to_string()))?)
+        }
+        pinned @ Hold::Pin(_) => pinned,
+    };
+    Ok(Attachment { name, ifindex, mode, hold })
 }
 
 /// Attaches the program to one interface.

@@ -18,18 +18,18 @@ use lb_common::{
 use super::{Sizes, pins::Pins};
 
 /// Maps of which one cannot be larger without the others, since they number the same things.
-pub const TABLES: [&str; 7] = [
+pub const TABLES: [&str; 6] = [
     map_name::SERVICES,
     map_name::CURSORS,
     map_name::SLOTS,
     map_name::SERVERS,
-    map_name::LOADS,
     map_name::NAT_SERVERS,
     map_name::SERVER_STATS,
 ];
 
-/// The two maps of the connection table.
-pub const CONNECTIONS: [&str; 2] = [map_name::TAGS, map_name::CONNECTIONS];
+/// The two maps of the connection table, and the one that names places in it: kept together or not at all. The map in which
+/// connections are counted belongs to both: each table has counts of its own as long as the old program runs.
+pub const CONNECTIONS: [&str; 3] = [map_name::TAGS, map_name::CONNECTIONS, map_name::FRAGMENTS];
 
 /// A generation of maps that fit this agent.
 #[derive(Debug, Clone, Copy)]

@@ -77,6 +77,13 @@ impl<T: aya::Pod> Mapped<T> {
         std::sync::atomic::fence(SeqCst);
     }
 
+    /// Writes the elements of another map, as many as both have.
+    pub fn copy_from(&self, other: &Self) {
+        for index in 0..self.len.min(other.len) {
+            self.store(index, &other.copy(index));
+        }
+    }
+
     /// The 32-bit word at `offset` bytes into an element.
     pub fn word(&self, index: u32, offset: usize) -> &AtomicU32 {
         assert!(offset + 4 <= size_of::<T>() && offset.is_multiple_of(4), "word at {offset}");

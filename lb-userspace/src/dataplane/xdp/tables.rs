@@ -3,6 +3,7 @@
 //! The maps hold everything: [`Tables::open`] reads back what an earlier agent wrote, and [`Tables::damaged`] compares. What
 //! stands here beside them are indices.
 
+mod checked;
 mod entries;
 mod inventory;
 
@@ -38,7 +39,7 @@ use crate::{
 };
 use entries::Hop;
 pub use entries::in_use;
-pub use inventory::Imported;
+pub use inventory::Outgrown;
 
 /// The maps that say what is served.
 pub struct Maps {
@@ -61,6 +62,7 @@ pub struct Tables {
     placed: BTreeMap<ServiceId, Placed>,
     /// Servers that were taken out and whose connections may not all be over.
     gone: BTreeMap<Ident, Gone>,
+    checked: checked::Checked,
     /// The numbers of the servers that have an address.
     by_address: BTreeMap<IpAddr, BTreeSet<u32>>,
     hops: BTreeMap<IpAddr, Hop>,
@@ -184,7 +186,7 @@ impl Tables {
 
     /// No server has any connection: the connection table is new.
     pub fn clear_loads(&self) {
-        for number in self.numbers() {
+        for number in 0..self.maps.loads.len() {
             for field in [offset_of!(Load, active), offset_of!(Load, inactive)] {
                 self.maps.loads.word(number, field).store(0, SeqCst);
             }
@@ -249,21 +251,11 @@ impl Tables {
     /// Frees the numbers of servers that went and have no connection any more. `passes`: how often the connection table has been
     /// looked through.
     pub fn collect(&mut self, passes: u64) {
-        let loads = &self.maps.loads;
-        let mut over = Vec::new();
-        for (ident, gone) in &mut self.gone {
-            let load = loads.copy(gone.number);
-            if load.active != 0 || load.inactive != 0 {
-                gone.empty_since = None;
-            } else if passes > *gone.empty_since.get_or_insert(passes) + 1 {
-                // Two whole looks: whoever was entering a connection when the server went has finished.
-                over.push((*ident, gone.number));
-            }
-        }
-        for (ident, number) in over {
+        for (ident, number) in emptied(&mut self.gone, &self.maps.loads, passes) {
             self.gone.remove(&ident);
             self.forget(ident.address, number);
         }
+        self.collect_checked(passes);
         for (_, since) in &mut self.old_slots {
             since.get_or_insert(passes);
         }
@@ -559,6 +551,21 @@ impl Tables {
     }
 }
 
+/// Servers that went and have no connections any more, with their numbers.
+fn emptied(gone: &mut BTreeMap<Ident, Gone>, loads: &Mapped<Load>, passes: u64) -> Vec<(Ident, u32)> {
+    let mut over = Vec::new();
+    for (ident, gone) in gone {
+        let load = loads.copy(gone.number);
+        if load.active != 0 || load.inactive != 0 {
+            gone.empty_since = None;
+        } else if passes > *gone.empty_since.get_or_insert(passes) + 1 {
+            // Two whole looks: whoever was entering a connection when the server went has finished.
+            over.push((*ident, gone.number));
+        }
+    }
+    over
+}
+
 /// The number in a slot.
 fn number_at(position: Option<usize>, numbers: &[u32]) -> u32 {
     position.map_or(NONE, |position| numbers[position])
@@ -600,7 +607,8 @@ pub fn sizes_for(state: &State) -> anyhow::Result<super::Sizes> {
     let sizes = super::Sizes {
         max_connections: 0,
         services: room(state.len(), 256)?,
-        servers: room(servers, 1024)?,
+        // Checks may need an entry of their own for each.
+        servers: room(servers * 2, 1024)?,
         slots: room(usize::try_from(slots)?, 65_536)?,
     };
     ensure!(sizes.servers < 1 << 24, "{servers} real servers are more than the program can number");

@@ -56,7 +56,7 @@ fn fine() -> Outcome {
 
 #[tokio::test]
 async fn follows_a_server() {
-    let (health, mut reports) = Health::spawn(None).expect("a thread");
+    let (health, mut reports) = Health::spawn(None, None).expect("a thread");
     let port = Port::new();
     let listener = port.listen();
     let mut check = wanted();
@@ -78,7 +78,7 @@ async fn follows_a_server() {
 
 #[tokio::test]
 async fn a_panic_is_a_failure_of_its_check_only() {
-    let attempt = |check: Arc<HealthCheck>| async move {
+    let attempt = |_, check: Arc<HealthCheck>| async move {
         assert!(check.fwmark == 0, "this test's panic");
         fine()
     };
@@ -114,7 +114,7 @@ async fn attempts_are_bounded_and_waiting_is_no_failure() {
     let most = Arc::new(AtomicUsize::new(0));
     let attempt = {
         let (running, most) = (running.clone(), most.clone());
-        move |_: Arc<HealthCheck>| {
+        move |_, _: Arc<HealthCheck>| {
             let counted = Counted::new(&running);
             most.fetch_max(running.load(Ordering::SeqCst), Ordering::SeqCst);
             async move {
@@ -137,7 +137,7 @@ async fn removed_and_changed_checks_drop_their_attempts() {
     let running = Arc::new(AtomicUsize::new(0));
     let attempt = {
         let running = running.clone();
-        move |check: Arc<HealthCheck>| {
+        move |_, check: Arc<HealthCheck>| {
             let counted = Counted::new(&running);
             async move {
                 if check.fall == 1 {
@@ -166,7 +166,7 @@ async fn dropping_ends_the_attempts_and_the_thread() {
     let running = Arc::new(AtomicUsize::new(0));
     let attempt = {
         let running = running.clone();
-        move |_: Arc<HealthCheck>| {
+        move |_, _: Arc<HealthCheck>| {
             let counted = Counted::new(&running);
             async move {
                 let _counted = counted;

@@ -121,7 +121,7 @@ mod tests {
     /// A server that answers a query with the datagrams that `answers` makes of it.
     async fn server(answers: fn(&[u8]) -> Vec<Vec<u8>>) -> Way {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let way = Way { connect: socket.local_addr().unwrap(), bind: None, fwmark: 0 };
+        let way = Way { connect: socket.local_addr().unwrap(), bind: None, fwmark: 0, through: None };
         tokio::spawn(async move {
             let mut buffer = [0; 512];
             while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
@@ -195,14 +195,14 @@ mod tests {
     #[tokio::test]
     async fn refused() {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let way = Way { connect: socket.local_addr().unwrap(), bind: None, fwmark: 0 };
+        let way = Way { connect: socket.local_addr().unwrap(), bind: None, fwmark: 0, through: None };
         drop(socket);
         assert_eq!(bounded("SOA", ".", &way).await.unwrap_err(), "port unreachable");
     }
 
     #[tokio::test]
     async fn impossible_questions() {
-        let way = Way { connect: "127.0.0.1:9".parse().unwrap(), bind: None, fwmark: 0 };
+        let way = Way { connect: "127.0.0.1:9".parse().unwrap(), bind: None, fwmark: 0, through: None };
         let long = "x".repeat(64);
         for (record, name) in [("NONSENSE", "."), ("A", long.as_str()), ("A", "a..b")] {
             let error = attempt(record, name, &way).await.unwrap_err();

@@ -239,7 +239,7 @@ mod tests {
     async fn loopback_answers() {
         for connect in ["127.0.0.1:9", "[::1]:9"] {
             let connect: SocketAddr = connect.parse().expect("an address");
-            let way = Way { connect, bind: Some((connect.ip(), 9).into()), fwmark: 0 };
+            let way = Way { connect, bind: Some((connect.ip(), 9).into()), fwmark: 0, through: None };
             if let Err(error) = open(&way, Family::of(connect.ip())) {
                 println!("SKIPPED loopback_answers: {connect}: {error}");
                 continue;
@@ -251,8 +251,12 @@ mod tests {
 
     #[tokio::test]
     async fn says_why_it_cannot_ask() {
-        let way =
-            Way { connect: ([127, 0, 0, 1], 9).into(), bind: Some(([203, 0, 113, 1], 0).into()), fwmark: 0 };
+        let way = Way {
+            connect: ([127, 0, 0, 1], 9).into(),
+            bind: Some(([203, 0, 113, 1], 0).into()),
+            fwmark: 0,
+            through: None,
+        };
         if let Err(error) = open(&Way { bind: None, ..way.clone() }, Family::V4) {
             println!("SKIPPED says_why_it_cannot_ask: {error}");
             return;

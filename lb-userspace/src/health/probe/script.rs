@@ -65,7 +65,12 @@ mod tests {
 
     async fn shell(script: &str, dynamic: bool, timeout: Duration) -> Outcome {
         let command = Command(["/bin/sh", "-c", script].map(String::from).to_vec());
-        let way = Way { connect: "[2001:db8::7]:8080".parse().expect("an address"), bind: None, fwmark: 0 };
+        let way = Way {
+            connect: "[2001:db8::7]:8080".parse().expect("an address"),
+            bind: None,
+            fwmark: 0,
+            through: None,
+        };
         attempt(&command, dynamic, &way, None, timeout).await
     }
 
@@ -123,7 +128,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_fails() {
-        let way = Way { connect: "127.0.0.1:1".parse().expect("an address"), bind: None, fwmark: 0 };
+        let way =
+            Way { connect: "127.0.0.1:1".parse().expect("an address"), bind: None, fwmark: 0, through: None };
         let command = Command(vec!["/nonexistent/check".into()]);
         let error = attempt(&command, false, &way, None, Duration::from_secs(60)).await.expect_err("missing");
         assert!(error.starts_with("cannot run the script: "), "{error}");

@@ -143,7 +143,7 @@ mod tests {
         answers: &'static [&'static str],
     ) -> (Way, JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let way = Way { connect: listener.local_addr().unwrap(), bind: None, fwmark: 0 };
+        let way = Way { connect: listener.local_addr().unwrap(), bind: None, fwmark: 0, through: None };
         let task = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
             let mut stream = BufReader::new(stream);
@@ -200,7 +200,7 @@ mod tests {
             ("220-more\r\n", "an SMTP reply of more than 100 lines"),
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let way = Way { connect: listener.local_addr().unwrap(), bind: None, fwmark: 0 };
+            let way = Way { connect: listener.local_addr().unwrap(), bind: None, fwmark: 0, through: None };
             let server = tokio::spawn(async move {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 while stream.write_all(line.as_bytes()).await.is_ok() {}
@@ -214,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn a_silent_server_is_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let way = Way { connect: listener.local_addr().unwrap(), bind: None, fwmark: 0 };
+        let way = Way { connect: listener.local_addr().unwrap(), bind: None, fwmark: 0, through: None };
         // The kernel accepts; nobody speaks.
         assert!(tokio::time::timeout(Duration::from_millis(100), attempt("a", &way)).await.is_err());
         drop(listener);

@@ -22,7 +22,7 @@ mod tests {
     #[tokio::test]
     async fn a_listener_passes_and_its_end_fails() {
         let port = Port::new();
-        let way = Way { connect: port.address, bind: None, fwmark: 0 };
+        let way = Way { connect: port.address, bind: None, fwmark: 0, through: None };
         let listener = port.listen();
         assert_eq!(attempt(&way).await.expect("it listens").detail, "connected");
         drop(listener);
@@ -38,7 +38,8 @@ mod tests {
                 return;
             }
         };
-        let way = Way { connect: listener.local_addr().expect("bound"), bind: None, fwmark: 0 };
+        let way =
+            Way { connect: listener.local_addr().expect("bound"), bind: None, fwmark: 0, through: None };
         assert_eq!(attempt(&way).await.expect("it listens").detail, "connected");
     }
 }

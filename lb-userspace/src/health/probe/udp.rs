@@ -77,7 +77,7 @@ mod tests {
     }
 
     fn way(connect: SocketAddr) -> Way {
-        Way { connect, bind: None, fwmark: 0 }
+        Way { connect, bind: None, fwmark: 0, through: None }
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@ use nix::{
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
+use super::path::Through;
+
 /// The way of a check's packets.
 #[derive(Debug, Clone)]
 pub struct Way {
@@ -18,6 +20,8 @@ pub struct Way {
     pub bind: Option<SocketAddr>,
     /// Firewall mark (`SO_MARK`); 0: none.
     pub fwmark: u32,
+    /// Through the data plane; `None`: as any packets of this machine.
+    pub through: Option<Through>,
 }
 
 impl Way {
@@ -48,8 +52,11 @@ impl Way {
     /// A socket that is not connected yet and does not block.
     ///
     /// # Errors
-    /// Those of the kernel; a mark needs CAP_NET_ADMIN.
+    /// Those of the kernel; a mark needs CAP_NET_ADMIN. Those of [`Through::socket`].
     pub fn socket(&self, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+        if let Some(through) = &self.through {
+            return through.socket(self.connect, self.bind, kind);
+        }
         let socket = Socket::new(Domain::for_address(self.connect), kind, Some(protocol))?;
         socket.set_nonblocking(true)?;
         if self.fwmark != 0 {
@@ -104,7 +111,7 @@ mod tests {
     use crate::health::probe::tests::Port;
 
     fn to(connect: SocketAddr) -> Way {
-        Way { connect, bind: None, fwmark: 0 }
+        Way { connect, bind: None, fwmark: 0, through: None }
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Smaller maps that were taken over, and what they counted then.
-pub struct Imported {
+pub struct Outgrown {
     old: Tables,
     counts: Vec<Counted>,
 }
@@ -44,6 +44,7 @@ impl Tables {
             maps,
             placed: BTreeMap::new(),
             gone: BTreeMap::new(),
+            checked: super::checked::Checked::default(),
             by_address: BTreeMap::new(),
             hops: BTreeMap::new(),
             free_services: Ranges::new(sizes.services),
@@ -75,6 +76,7 @@ impl Tables {
             super::remove_key(&mut self.maps.services, &key)?;
         }
         self.adopt_gone(servers);
+        self.adopt_checked();
         Ok(())
     }
 
@@ -167,7 +169,7 @@ impl Tables {
         }
     }
 
-    fn take_number(&mut self, number: u32, entry: &server::Server) {
+    pub(super) fn take_number(&mut self, number: u32, entry: &server::Server) {
         self.free_servers.take_at(number, 1);
         let address = entry.addr.to_ip();
         self.by_address.entry(address).or_default().insert(number);
@@ -267,9 +269,9 @@ impl Tables {
     ///
     /// # Errors
     /// When the kernel refuses, or these maps are no larger.
-    pub fn import(&mut self, old: Self) -> anyhow::Result<Imported> {
+    pub fn import(&mut self, old: Self) -> anyhow::Result<Outgrown> {
         let mut counts = Vec::new();
-        for number in old.numbers() {
+        for number in old.numbers().chain(old.checked.numbers()) {
             let entry = old.maps.servers.copy(number);
             self.maps.servers.store(number, &entry);
             let load = old.maps.loads.copy(number);
@@ -285,7 +287,8 @@ impl Tables {
         for (ident, gone) in &old.gone {
             self.gone.insert(*ident, Gone { number: gone.number, empty_since: None });
         }
-        Ok(Imported { old, counts })
+        self.checked.take(&old.checked);
+        Ok(Outgrown { old, counts })
     }
 
     /// Adds what the program has counted in the other maps since they were taken over. Without this a connection that ended
@@ -293,8 +296,8 @@ impl Tables {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn settle(&mut self, imported: &Imported) -> anyhow::Result<()> {
-        let Imported { old, counts } = imported;
+    pub fn settle(&mut self, outgrown: &Outgrown) -> anyhow::Result<()> {
+        let Outgrown { old, counts } = outgrown;
         for Counted { number, load, stats } in counts {
             for (field, then) in
                 [(offset_of!(Load, active), load.active), (offset_of!(Load, inactive), load.inactive)]
@@ -388,7 +391,9 @@ fn added(new: &ServerStats, now: &ServerStats, then: &ServerStats) -> ServerStat
 fn servers_by_service(servers: &Mapped<server::Server>) -> BTreeMap<u32, Vec<(u32, server::Server)>> {
     let mut found: BTreeMap<u32, Vec<_>> = BTreeMap::new();
     for number in 0..servers.len() {
-        if let Some(entry) = entries::in_use(servers, number) {
+        if let Some(entry) =
+            entries::in_use(servers, number).filter(|entry| !super::checked::is_checked(entry))
+        {
             found.entry(entry.service).or_default().push((number, entry));
         }
     }

@@ -15,7 +15,7 @@ use super::*;
 #[test]
 fn an_attempt_may_change_threads() {
     fn send(_: impl Send) {}
-    let way = Way { connect: ([127, 0, 0, 1], 9).into(), bind: None, fwmark: 0 };
+    let way = Way { connect: ([127, 0, 0, 1], 9).into(), bind: None, fwmark: 0, through: None };
     send(attempt(&http([get("/")]), &way, &none()));
 }
 

@@ -102,7 +102,7 @@ pub async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> 
 
 pub async fn listen() -> (TcpListener, Way) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let way = Way { connect: listener.local_addr().unwrap(), bind: None, fwmark: 0 };
+    let way = Way { connect: listener.local_addr().unwrap(), bind: None, fwmark: 0, through: None };
     (listener, way)
 }
 
