@@ -1,5 +1,6 @@
-//! `cargo xtask bench`: what a packet costs, and how much traffic goes through the lab.
+//! `cargo xtask bench`: what a packet costs, how much traffic goes through the lab, and how fast the agent is.
 
+mod control;
 mod cpu;
 mod object;
 mod packet;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
-/// Measure xdirector: the cost of a packet, or traffic through a lab of network namespaces
+/// Measure xdirector: the cost of a packet, traffic through a lab of network namespaces, or the agent
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", version)]
 struct Arguments {
@@ -23,6 +24,8 @@ struct Arguments {
 enum Command {
     /// Nanoseconds a packet on every path, on one CPU, beside an empty program and a floor
     Packet(packet::Options),
+    /// Loading, reloading, health checks and memory of an agent with ten thousand virtual servers
+    Control(control::Options),
     /// Connections, packets and bytes a second through a lab, beside nftables and HAProxy doing the same job
     Traffic(traffic::Options),
 }
@@ -41,6 +44,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "benchmarks load BPF programs: run them as root");
     match &arguments.command {
         Command::Packet(options) => packet::run(options),
+        Command::Control(options) => control::run(options),
         Command::Traffic(options) => traffic::run(options),
     }
 }

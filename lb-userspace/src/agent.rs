@@ -22,12 +22,11 @@ use std::{
     fs::File,
     net::IpAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
-use lb_common::server::ServerStats;
 use nix::fcntl::Flock;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -41,7 +40,7 @@ use crate::{
         self, Request,
         types::{LastReload, Work},
     },
-    config::{self, Config},
+    config::{self, Config, Source},
     dataplane::xdp::{CheckPath, Pins, XdpPlane, pins},
     desired::{Inputs, Outcome, ServerId, ServiceId},
     health::Health,
@@ -91,7 +90,8 @@ enum Ending {
 /// # Errors
 /// [`config::ConfigErrors`], or why the data plane cannot run. What an earlier agent had left goes on then.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let (config, warnings) = config::load(&options.config)?;
+    share_memory();
+    let (config, warnings, source) = config::load_after(&options.config, None)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -104,7 +104,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let socket = options.socket.clone().unwrap_or_else(|| api::default_path(&instance));
     let api::BoundSocket { listener, file: _socket_file } = api::bind(&socket, &instance)?;
     let (to_agent, mut requests) = mpsc::channel::<Request>(16);
-    let (mut agent, mut incoming) = Agent::start(options, config, to_agent.clone()).await?;
+    let (mut agent, mut incoming) = Agent::start(options, (config, source), to_agent.clone()).await?;
 
     let server = api::serve(listener, to_agent);
     tokio::pin!(server);
@@ -113,6 +113,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut audit = every(AUDIT_PERIOD);
     let mut watchdog = every(supervisor.watchdog_period().unwrap_or(Duration::from_secs(3600)));
     supervisor.ready(&agent.say_ready());
+    give_memory_back();
     let ending = loop {
         tokio::select! {
             // What packets depend on comes first.
@@ -125,11 +126,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 // Said in the log; nobody waits for it.
                 let _ = agent.reload(&mut incoming).await;
                 supervisor.ready(&agent.say_ready());
+                give_memory_back();
             }
             Some(change) = incoming.changes.recv() => agent.next_hop_changed(change),
             Some(links) = incoming.links.recv() => agent.links_seen(links),
             Some(request) = requests.recv() => if let Some(ending) = agent.answer(request, &mut incoming).await { break ending },
-            Some(stats) = incoming.samples.recv() => agent.sampled(stats),
             Some(counts) = incoming.unfinished.recv() => agent.drains_counted(&counts),
             _ = sample.tick() => {
                 agent.take_sample();
@@ -168,8 +169,6 @@ struct Incoming {
     changes: mpsc::Receiver<netlink::Change>,
     /// This machine's interfaces.
     links: mpsc::Receiver<Vec<netlink::Link>>,
-    /// Counters, read by a thread.
-    samples: mpsc::Receiver<BTreeMap<u32, ServerStats>>,
     /// Connections of draining servers, counted by a thread.
     unfinished: mpsc::Receiver<BTreeMap<u32, u64>>,
 }
@@ -178,6 +177,8 @@ struct Incoming {
 struct Agent {
     options: Options,
     config: Config,
+    /// Its text, for the next reload.
+    source: Option<Source>,
     /// Where each virtual server stands in the configuration.
     positions: BTreeMap<ServiceId, usize>,
     plane: XdpPlane,
@@ -208,10 +209,9 @@ struct Agent {
     /// How each real server's address is reached.
     resolutions: BTreeMap<IpAddr, Resolution>,
     watcher: WatcherHandle,
-    /// Rates of each real server, by number.
-    rates: BTreeMap<u32, Estimator>,
-    /// Takes the counters from the thread that reads them; one reading at a time.
-    to_samples: mpsc::Sender<BTreeMap<u32, ServerStats>>,
+    /// Rates of each real server, by number. Another thread has them too while it reads the counters, so that a check's
+    /// result does not wait for a hundred thousand of them.
+    rates: Arc<Mutex<BTreeMap<u32, Estimator>>>,
     /// Takes the connections of draining servers from the thread that counts them; one count at a time.
     to_unfinished: mpsc::Sender<BTreeMap<u32, u64>>,
     /// Takes the list of interfaces; one at a time.
@@ -249,6 +249,25 @@ impl Agent {
 /// Seconds since 1970-01-01 UTC: what people and files understand. Nothing is measured with it.
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// One heap for all threads: what one of them frees another can have. They seldom want memory at the same time.
+fn share_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: a setting of the allocator, made before there are other threads.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Has the allocator give back what a file took while it was read: for a large one as much again as all that is kept. In
+/// another thread, since that takes some milliseconds.
+pub(super) fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    tokio::task::spawn_blocking(|| {
+        // SAFETY: may be called at any time, from any thread.
+        unsafe { libc::malloc_trim(0) };
+    });
 }
 
 /// Where an instance's pins are.

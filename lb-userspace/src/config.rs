@@ -18,16 +18,20 @@ pub mod check;
 mod diagnostic;
 mod document;
 mod secret;
+pub mod source;
 mod syntax;
 mod validate;
 mod values;
 
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
+pub use source::Source;
 
 /// The most virtual servers in one configuration.
 pub const MAX_VIRTUAL_SERVERS: usize = 16_384;
 /// The most real servers in one configuration, over all virtual servers.
-pub const MAX_REAL_SERVERS: usize = 65_535;
+pub const MAX_REAL_SERVERS: usize = 4 * MAX_SERVERS_OF_A_VIRTUAL_SERVER;
+/// The most real servers of one virtual server: the schedulers' tables hold positions of 16 bits.
+pub const MAX_SERVERS_OF_A_VIRTUAL_SERVER: usize = 65_535;
 /// The most real servers of one virtual server whose scheduler is `lc` or `wlc`, which look at each of them for
 /// every new connection.
 pub const MAX_LEAST_CONNECTION_SERVERS: usize = 256;
@@ -44,13 +48,30 @@ pub const MAX_INTERFACES: usize = 32;
 /// [`ConfigErrors`] when the file cannot be read, is not UTF-8, is not TOML, or breaks a rule of the reference.
 pub fn load(path: &Path) -> Result<(Config, Vec<Diagnostic>), ConfigErrors> {
     let name = path.display().to_string();
-    let bytes = fs::read(path).map_err(|error| ConfigErrors::unreadable(&name, reason(&error)))?;
+    parse(&name, &read(&name, path)?)
+}
+
+/// The same as [`load`], faster where little has changed since `last`, the configuration in force and its text. Also gives the
+/// text for the next time, if it is of use.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_after(
+    path: &Path,
+    last: Option<(&Config, &Source)>,
+) -> Result<(Config, Vec<Diagnostic>, Option<Source>), ConfigErrors> {
+    let name = path.display().to_string();
+    source::parse_after(&name, read(&name, path)?, last)
+}
+
+fn read(name: &str, path: &Path) -> Result<String, ConfigErrors> {
+    let bytes = fs::read(path).map_err(|error| ConfigErrors::unreadable(name, reason(&error)))?;
     match String::from_utf8(bytes) {
-        Ok(text) => parse(&name, &text),
+        Ok(text) => Ok(text),
         Err(error) => {
             let good = error.utf8_error().valid_up_to();
             let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
-            Err(ConfigErrors::not_utf8(&name, line))
+            Err(ConfigErrors::not_utf8(name, line))
         }
     }
 }
@@ -61,11 +82,16 @@ pub fn load(path: &Path) -> Result<(Config, Vec<Diagnostic>), ConfigErrors> {
 /// [`ConfigErrors`] when the text is not TOML or breaks a rule of the reference.
 pub fn parse(name: &str, text: &str) -> Result<(Config, Vec<Diagnostic>), ConfigErrors> {
     let mut report = document::Report::new(name, text);
-    let config = syntax::readable(&mut report).and_then(|source| {
-        // `readable` has made sure that this parse finds nothing wrong.
-        let (root, _) = DeTable::parse_recoverable(&source);
+    let (root, mistakes) = DeTable::parse_recoverable(text);
+    let config = if mistakes.is_empty() {
         validate::config(document::Table::root(root.get_ref()), &mut report)
-    });
+    } else {
+        syntax::readable(&mut report).and_then(|source| {
+            // `readable` has made sure that this parse finds nothing wrong.
+            let (root, _) = DeTable::parse_recoverable(&source);
+            validate::config(document::Table::root(root.get_ref()), &mut report)
+        })
+    };
     report.finish(config)
 }
 

@@ -44,6 +44,16 @@ pub struct Report {
     pub drain: bool,
     /// The last result in words, printable and short.
     pub detail: String,
+    /// When the check had this result.
+    pub at: Instant,
+}
+
+#[cfg(test)]
+impl Report {
+    /// For tests of what has no clock.
+    pub fn sample(id: CheckId, is_up: bool, detail: &str) -> Self {
+        Self { id, is_up, weight: None, drain: false, detail: detail.to_owned(), at: Instant::now() }
+    }
 }
 
 /// Everything that is known of a check.

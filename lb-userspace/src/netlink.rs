@@ -19,7 +19,7 @@
 //! Forwarded XDP traffic does not refresh the kernel's neighbour entries. The watcher asks the kernel to
 //! confirm a stale entry as long as a target needs it, and leaves nothing permanent behind.
 
-use std::{fmt, io, net::IpAddr};
+use std::{fmt, io, net::IpAddr, sync::Arc};
 
 mod event;
 mod kernel;
@@ -45,8 +45,8 @@ pub struct Change {
 /// How to reach an address, or why that is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// Frames can be sent.
-    Resolved(NextHop),
+    /// Frames can be sent. Shared, since thousands of addresses may be behind one router.
+    Resolved(Arc<NextHop>),
     /// Frames cannot be sent.
     Unresolved(Reason),
 }

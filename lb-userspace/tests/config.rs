@@ -331,17 +331,30 @@ fn limits() {
         "f:518: virtual_server[0] \"web\".real_server[256]: 257 real servers for scheduler \"wlc\"; expected at \
          most 256, or another scheduler",
     );
+    const MOST: usize = config::MAX_SERVERS_OF_A_VIRTUAL_SERVER;
     let rr = |count| web(&format!("scheduler = \"rr\"\n{}", servers(count, 0)));
-    good(&rr(config::MAX_REAL_SERVERS - 256));
-    let mut text = rr(config::MAX_REAL_SERVERS);
+    let mut text = rr(MOST);
+    good(&text);
+    assert_eq!(
+        messages(&rr(MOST + 1))[0].split_once("real_server[65535]: ").expect("the place").1,
+        "65536 real servers; expected at most 65535 in one virtual server"
+    );
+    for number in 1..config::MAX_REAL_SERVERS / MOST {
+        write!(
+            text,
+            "[[virtual_server]]\nname = \"web{number}\"\naddress = \"192.0.2.2:{number}\"\nscheduler = \"rr\"\n{}",
+            servers(MOST, number << 16)
+        )
+        .expect("memory");
+    }
     good(&text);
     text.push_str("[[virtual_server]]\nname = \"more\"\naddress = \"192.0.2.2:80\"\n");
-    text.push_str(&servers(1, 1 << 17));
+    text.push_str(&servers(1, 1 << 19));
     let got = messages(&text);
     let line = text.lines().count() - 1;
     let expected = format!(
-        "f:{line}: virtual_server[1] \"more\".real_server[0]: 65536 real servers in all virtual servers together; \
-         expected at most 65535"
+        "f:{line}: virtual_server[4] \"more\".real_server[0]: 262141 real servers in all virtual servers together; \
+         expected at most 262140"
     );
     assert_eq!(got, [expected, "1 error".to_owned()]);
 

@@ -207,7 +207,7 @@ impl Watch {
 
     async fn resolved(&mut self, target: &str) -> NextHop {
         match self.until(target, "resolved", |now| matches!(now, Resolution::Resolved(_))).await {
-            Resolution::Resolved(next_hop) => next_hop,
+            Resolution::Resolved(next_hop) => next_hop.as_ref().clone(),
             Resolution::Unresolved(_) => unreachable!("just checked"),
         }
     }
@@ -300,7 +300,7 @@ fn a_new_mac_of_the_peer_and_of_the_own_interface_is_reported() {
         watch.resolved("10.77.0.2").await;
         lab.peer.ip("link set p0 address 02:00:00:00:77:99");
         let moved = [2, 0, 0, 0, 0x77, 0x99];
-        let has = |wanted: NextHop, now: &Resolution| *now == Resolution::Resolved(wanted);
+        let has = |wanted: NextHop, now: &Resolution| *now == Resolution::Resolved(wanted.into());
         let mut wanted = watch.resolved("10.77.0.2").await;
         wanted.destination_mac = moved;
         watch.until("10.77.0.2", "new peer MAC", |now| has(wanted.clone(), now)).await;

@@ -52,7 +52,7 @@ impl Plane {
         for (id, service) in &state {
             xdp.apply(&Operation::Add(*id, service.clone()))?;
             for server in &service.servers {
-                xdp.set_next_hop(server.address, &Resolution::Resolved(next_hop()), true);
+                xdp.set_next_hop(server.address, &Resolution::Resolved(next_hop().into()), true);
             }
         }
         Ok(Self { xdp, buckets: buckets_for(max_connections) })

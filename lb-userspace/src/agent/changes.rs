@@ -22,22 +22,31 @@ use crate::{
 /// How many reports are taken before other events have their turn.
 const REPORTS_AT_ONCE: usize = 1000;
 
+/// Target of the debug messages that say how long results took from the check to the maps; `cargo xtask bench control` reads
+/// them.
+const LATENCY: &str = "xdirector::latency";
+
 impl Agent {
     /// Checks have had something to say: this one, and what else waits.
     pub(super) fn reported(&mut self, first: Report, more: &mut mpsc::UnboundedReceiver<Report>) {
         let mut concerned = std::collections::BTreeSet::new();
+        let mut came = Vec::new();
         let mut next = Ok(first);
         let mut left = REPORTS_AT_ONCE;
         while let Ok(report) = next {
             // What was said of a check before a reload removed it may still be on its way.
             if self.is_check(&report.id) {
                 concerned.insert(report.id.service);
+                came.push(report.at);
                 self.inputs.reports.insert(report.id, report);
             }
             left -= 1;
             next = if left == 0 { Err(TryRecvError::Empty) } else { more.try_recv() };
         }
         self.refresh(concerned);
+        for at in came {
+            tracing::debug!(target: LATENCY, "a check's result is in force after {} us", at.elapsed().as_micros());
+        }
     }
 
     fn is_check(&self, id: &CheckId) -> bool {

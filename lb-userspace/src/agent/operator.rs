@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Agent, Ending, Incoming, events::Severity, report, unix_now};
+use super::{Agent, Ending, Incoming, events::Severity, give_memory_back, report, unix_now};
 use crate::{
     api::{
         ConnectionBatch, Request, ServerAddress,
@@ -35,7 +35,10 @@ impl Agent {
                 });
             }
             Request::Events(reply) => drop(reply.send(self.events.list())),
-            Request::Reload(reply) => drop(reply.send(self.reload(incoming).await)),
+            Request::Reload(reply) => {
+                drop(reply.send(self.reload(incoming).await));
+                give_memory_back();
+            }
             Request::Order { order, reply } => drop(reply.send(self.order(&order))),
             Request::Stop { stop, reply } => return Some(stopped(stop.detach, reply)),
         }

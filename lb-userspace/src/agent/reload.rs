@@ -56,8 +56,9 @@ impl Agent {
     }
 
     async fn try_reload(&mut self, incoming: &mut Incoming) -> Result<Reloaded, String> {
-        let (new, warnings) =
-            config::load(&self.options.config).map_err(|errors| errors.to_string().trim_end().to_owned())?;
+        let last = self.source.as_ref().map(|source| (&self.config, source));
+        let (new, warnings, source) = config::load_after(&self.options.config, last)
+            .map_err(|errors| errors.to_string().trim_end().to_owned())?;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -98,6 +99,7 @@ impl Agent {
         }
         // From here on the file is in force, whatever the kernel says.
         let before = std::mem::replace(&mut self.config, new);
+        self.source = source;
         self.inputs.now = unix_now();
         let served = self.plane.observe();
         let drained_before = self.inputs.draining.clone();

@@ -1,6 +1,10 @@
 //! What the agent tells: its state in the words of the admin interface.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{MutexGuard, PoisonError},
+};
 
 use lb_common::{conn::State, ip_proto, schedule::is_overloaded, server::ServerStats};
 use tokio::sync::mpsc;
@@ -20,18 +24,24 @@ use crate::{
     desired::{Condition, Server, ServerId, ServiceId},
     health::{self, CheckId},
     netlink::{Reason, Resolution},
+    rates::Estimator,
 };
 
 /// What is read once for all servers.
-struct Readings {
+struct Readings<'a> {
     stats: BTreeMap<u32, ServerStats>,
     checks: BTreeMap<CheckId, health::State>,
+    rates: MutexGuard<'a, BTreeMap<u32, Estimator>>,
 }
 
 impl Agent {
     /// The whole director at this moment.
     pub(super) fn status(&self) -> anyhow::Result<Status> {
-        let readings = Readings { stats: self.plane.stats_reader()?.read()?, checks: self.health.states() };
+        let readings = Readings {
+            stats: self.plane.stats_reader()?.read()?,
+            checks: self.health.states(),
+            rates: self.rates.lock().unwrap_or_else(PoisonError::into_inner),
+        };
         let mut virtual_servers: Vec<VirtualServerStatus> = self
             .config
             .virtual_servers
@@ -97,7 +107,7 @@ impl Agent {
         }
     }
 
-    fn virtual_server(&self, virtual_server: &VirtualServer, readings: &Readings) -> VirtualServerStatus {
+    fn virtual_server(&self, virtual_server: &VirtualServer, readings: &Readings<'_>) -> VirtualServerStatus {
         let id = ServiceId::of(virtual_server);
         let outcome = self.outcomes.get(&id);
         let numbers: BTreeMap<SocketAddr, (Server, u32)> = self
@@ -146,7 +156,7 @@ impl Agent {
     }
 
     /// A virtual server that the configuration no longer has.
-    fn leaving(&self, id: &ServiceId, readings: &Readings) -> VirtualServerStatus {
+    fn leaving(&self, id: &ServiceId, readings: &Readings<'_>) -> VirtualServerStatus {
         let scheduler =
             self.plane.service(id).map(|service| service.scheduler.to_string()).unwrap_or_default();
         let leavers = self.inputs.draining.leavers(id).iter();
@@ -172,7 +182,7 @@ impl Agent {
         server: &RealServer,
         condition: &Condition,
         there: Option<(Server, u32)>,
-        readings: &Readings,
+        readings: &Readings<'_>,
     ) -> RealServerStatus {
         let id = ServerId { service, address: server.address, port: server.port };
         let (reach, unreachable, next_hop) = reachability(self.resolutions.get(&server.address));
@@ -205,7 +215,7 @@ impl Agent {
     }
 
     /// A server that the configuration no longer has.
-    fn leaver(&self, service: &ServiceId, server: &Server, readings: &Readings) -> RealServerStatus {
+    fn leaver(&self, service: &ServiceId, server: &Server, readings: &Readings<'_>) -> RealServerStatus {
         let there = self
             .plane
             .servers_of(service)
@@ -216,7 +226,12 @@ impl Agent {
     }
 
     /// What is counted for a server; the rest is for the caller.
-    fn counted(&self, id: ServerId, there: Option<(Server, u32)>, readings: &Readings) -> RealServerStatus {
+    fn counted(
+        &self,
+        id: ServerId,
+        there: Option<(Server, u32)>,
+        readings: &Readings<'_>,
+    ) -> RealServerStatus {
         let gone = || {
             [config::Forward::Nat, config::Forward::Dr, config::Forward::Tun]
                 .into_iter()
@@ -225,7 +240,7 @@ impl Agent {
         let number = there.map(|(_, number)| number).or_else(gone);
         let load = number.map(|number| self.plane.server_load(number)).unwrap_or_default();
         let counters = number.and_then(|number| readings.stats.get(&number)).copied().unwrap_or_default();
-        let rates = number.and_then(|number| self.rates.get(&number));
+        let rates = number.and_then(|number| readings.rates.get(&number));
         RealServerStatus {
             address: SocketAddr::new(id.address, id.port),
             forward: Forward::Nat,
@@ -247,7 +262,7 @@ impl Agent {
             active: load.active.into(),
             inactive: load.inactive.into(),
             stats: stats(&counters),
-            rates: rates.map(crate::rates::Estimator::rates).unwrap_or_default(),
+            rates: rates.map(Estimator::rates).unwrap_or_default(),
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::Instant,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use lb_common::server::ServerStats;
@@ -281,28 +282,31 @@ impl Agent {
         self.plane.follow_interfaces(&self.links, self.config.director.xdp_mode);
     }
 
-    /// Has the counters read, in another thread; unless that is still busy with the last time.
+    /// Has the counters read and the rates worked out, in another thread; unless that is still busy with the last time.
     pub(super) fn take_sample(&mut self) {
         self.plane.collect();
         self.check_path.tidy();
-        let Ok(permit) = self.to_samples.clone().try_reserve_owned() else { return };
+        if Arc::strong_count(&self.rates) > 1 {
+            return;
+        }
         let reader = match self.plane.stats_reader() {
             Ok(reader) => reader,
             Err(error) => return tracing::error!("cannot read the counters: {error:#}"),
         };
+        let (rates, started) = (Arc::clone(&self.rates), self.started);
         tokio::task::spawn_blocking(move || match reader.read() {
-            Ok(stats) => drop(permit.send(stats)),
+            Ok(stats) => sample(&rates, started.elapsed(), stats),
             Err(error) => tracing::error!("cannot read the counters: {error:#}"),
         });
     }
+}
 
-    /// Works out the rates.
-    pub(super) fn sampled(&mut self, stats: BTreeMap<u32, ServerStats>) {
-        let now = self.started.elapsed();
-        self.rates.retain(|number, _| stats.contains_key(number));
-        for (number, stats) in stats {
-            let stats = report::stats(&stats);
-            self.rates.entry(number).or_insert_with(|| Estimator::new(now, stats)).sample(now, stats);
-        }
+/// Works out the rates; `now` is the time since the agent started.
+fn sample(rates: &Mutex<BTreeMap<u32, Estimator>>, now: Duration, stats: BTreeMap<u32, ServerStats>) {
+    let mut rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
+    rates.retain(|number, _| stats.contains_key(number));
+    for (number, stats) in stats {
+        let stats = report::stats(&stats);
+        rates.entry(number).or_insert_with(|| Estimator::new(now, stats)).sample(now, stats);
     }
 }

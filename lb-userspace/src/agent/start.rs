@@ -23,7 +23,7 @@ use crate::{
         Request,
         types::{Override, Work},
     },
-    config::{Config, OnFailure, RealServer},
+    config::{Config, OnFailure, RealServer, Source},
     dataplane::{
         DataPlane as _,
         xdp::{
@@ -48,7 +48,7 @@ impl Agent {
     /// then attaches.
     pub(super) async fn start(
         options: Options,
-        config: Config,
+        (config, source): (Config, Option<Source>),
         to_agent: mpsc::Sender<Request>,
     ) -> anyhow::Result<(Self, Incoming)> {
         let pins_lock = match pins_directory(&options, &config) {
@@ -94,7 +94,6 @@ impl Agent {
         let (health, reports) = Health::spawn(user.clone(), Some(Arc::new(Arc::clone(&check_path))))
             .context("no thread for health checks")?;
         let (watcher, changes) = Watcher::spawn(Timing::default())?;
-        let (to_samples, samples) = mpsc::channel(1);
         let (to_unfinished, unfinished) = mpsc::channel(1);
         let (to_links, links) = mpsc::channel(1);
         let mut agent = Self {
@@ -121,15 +120,15 @@ impl Agent {
             links: Vec::new(),
             resolutions: BTreeMap::new(),
             watcher,
-            rates: BTreeMap::new(),
-            to_samples,
+            rates: Arc::default(),
             to_unfinished,
             to_links,
             was_reopened: false,
             _pins_lock: pins_lock,
             config,
+            source,
         };
-        let mut incoming = Incoming { reports, changes, links, samples, unfinished };
+        let mut incoming = Incoming { reports, changes, links, unfinished };
         agent.take_configuration();
         let damaged = agent.plane.damaged(1)?.damaged;
         agent.reconcile(&damaged);
@@ -155,9 +154,18 @@ impl Agent {
         let is_open = |resolution: Option<&Resolution>| {
             matches!(resolution, None | Some(Resolution::Unresolved(Reason::NeighbourPending { .. })))
         };
-        while targets.iter().any(|target| is_open(self.resolutions.get(target))) {
+        let mut open: BTreeSet<IpAddr> =
+            targets.iter().filter(|target| is_open(self.resolutions.get(target))).copied().collect();
+        while !open.is_empty() {
             match timeout_at(until, changes.recv()).await {
-                Ok(Some(change)) => self.next_hop_changed(change),
+                Ok(Some(change)) => {
+                    if !is_open(Some(&change.resolution)) {
+                        open.remove(&change.target);
+                    } else if targets.contains(&change.target) {
+                        open.insert(change.target);
+                    }
+                    self.next_hop_changed(change);
+                }
                 Ok(None) | Err(_) => break,
             }
         }
@@ -270,7 +278,7 @@ fn known(config: &Config, orders: &Orders, left: &State) -> BTreeMap<CheckId, Re
                 let id = CheckId { service, address: server.address, port: server.port, index };
                 let weight = weight.filter(|_| check.probe.sets_weight());
                 let detail = "as it was before this agent started, and not checked since".to_owned();
-                reports.insert(id, Report { id, is_up, weight, drain, detail });
+                reports.insert(id, Report { id, is_up, weight, drain, detail, at: Instant::now() });
             }
         }
     }

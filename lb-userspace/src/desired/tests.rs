@@ -34,7 +34,7 @@ fn server(text: &str) -> ServerId {
 fn report(text: &str, is_up: bool) -> (CheckId, Report) {
     let ServerId { service, address, port } = server(text);
     let id = CheckId { service, address, port, index: 0 };
-    (id, Report { id, is_up, weight: None, drain: false, detail: "refused".to_owned() })
+    (id, Report::sample(id, is_up, "refused"))
 }
 
 /// The data plane's servers as `address weight`, or `address leaving`.

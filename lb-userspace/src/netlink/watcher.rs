@@ -1,10 +1,11 @@
 //! The actor that keeps a set of targets resolved.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     hash::{BuildHasher, RandomState},
     mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -38,8 +39,12 @@ pub struct Watcher {
     commands: mpsc::UnboundedReceiver<BTreeSet<IpAddr>>,
     links: LinkTable,
     targets: BTreeMap<IpAddr, Target>,
+    /// The turn of every target, the next one first: with a hundred thousand targets nobody looks through them all for it.
+    turns: BTreeSet<(Instant, IpAddr)>,
     /// Targets whose answer is another than the one last sent.
     outbox: BTreeSet<IpAddr>,
+    /// The last next hop that was found: most targets share it with the one before.
+    last: Option<Arc<NextHop>>,
     dirty: Dirty,
     /// When the gathered events are to be acted upon.
     look_at: Instant,
@@ -120,7 +125,9 @@ impl Watcher {
             commands: command_receiver,
             links: LinkTable::default(),
             targets: BTreeMap::new(),
+            turns: BTreeSet::new(),
             outbox: BTreeSet::new(),
+            last: None,
             dirty: Dirty::everything(),
             look_at: Instant::now(),
             random: RandomState::new(),
@@ -157,10 +164,20 @@ impl Watcher {
 
     fn set_targets(&mut self, wanted: &BTreeSet<IpAddr>) {
         let now = Instant::now();
-        self.targets.retain(|target, _| wanted.contains(target));
+        let turns = &mut self.turns;
+        self.targets.retain(|target, known| {
+            let stays = wanted.contains(target);
+            if !stays {
+                turns.remove(&(known.pace.due(), *target));
+            }
+            stays
+        });
         self.outbox.retain(|target| wanted.contains(target));
         for target in wanted {
-            self.targets.entry(*target).or_insert_with(|| Target::new(now));
+            if let Entry::Vacant(new) = self.targets.entry(*target) {
+                turns.insert((now, *target));
+                new.insert(Target::new(now));
+            }
         }
     }
 
@@ -182,7 +199,7 @@ impl Watcher {
             return None;
         }
         let dirty = (!self.dirty.is_clean()).then_some(self.look_at);
-        self.targets.values().map(|target| target.pace.due()).chain(dirty).min()
+        self.turns.first().map(|(due, _)| *due).into_iter().chain(dirty).min()
     }
 
     /// Looks at every target that an event may concern or whose turn it is.
@@ -193,15 +210,14 @@ impl Watcher {
         if dirty.links {
             self.links = self.kernel.links().await?;
         }
-        let mut concerned = Vec::new();
-        for (target, known) in &mut self.targets {
-            if dirty.everything {
+        if dirty.everything {
+            for known in self.targets.values_mut() {
                 known.pace = Pace::fresh(start);
             }
-            if dirty.targets.contains(target) || known.pace.is_due(start) {
-                concerned.push(*target);
-            }
+            self.turns = self.targets.keys().map(|target| (start, *target)).collect();
         }
+        let mut concerned = dirty.targets;
+        concerned.extend(self.turns.iter().take_while(|(due, _)| *due <= start).map(|(_, target)| *target));
         let mut seen = BTreeMap::new();
         for target in concerned {
             self.look_at_target(target, &mut seen).await?;
@@ -232,7 +248,9 @@ impl Watcher {
         let jitter = self.jitter(target, now);
         let Some(known) = self.targets.get_mut(&target) else { return Ok(()) };
         let spent = look.asked || known.pace.is_due(now);
+        self.turns.remove(&(known.pace.due(), target));
         known.pace.plan(look.settled, spent, now, &self.timing, jitter);
+        self.turns.insert((known.pace.due(), target));
         known.missing_since = if look.settled { None } else { known.missing_since.or(Some(now)) };
         known.neighbour = look.neighbour;
         known.resolution = Some(look.resolution);
@@ -274,7 +292,9 @@ impl Watcher {
         seen.insert(key, neighbour);
         let interface = egress.interface.clone();
         let resolution = match reachability {
-            Reachability::Known(mac) => Resolution::Resolved(next_hop(target, route, egress, mac)),
+            Reachability::Known(mac) => {
+                Resolution::Resolved(self.share(next_hop(target, route, egress, mac)))
+            }
             Reachability::Pending => {
                 Resolution::Unresolved(Reason::NeighbourPending { address: key.1, interface })
             }
@@ -283,6 +303,14 @@ impl Watcher {
             }
         };
         Ok(Look { resolution, neighbour: Some(key), settled, asked })
+    }
+
+    /// The same next hop in one place.
+    fn share(&mut self, next_hop: NextHop) -> Arc<NextHop> {
+        match &self.last {
+            Some(last) if **last == next_hop => Arc::clone(last),
+            _ => Arc::clone(self.last.insert(Arc::new(next_hop))),
+        }
     }
 
     /// An idle neighbour is asked for at once where it is new to this target or was usable until now, else at

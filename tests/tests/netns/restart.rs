@@ -115,8 +115,8 @@ fn connections_move_to_a_table_of_another_size() -> Result<()> {
 }
 
 #[test]
-fn connections_move_when_more_servers_need_larger_maps() -> Result<()> {
-    require_director!("connections_move_when_more_servers_need_larger_maps");
+fn connections_stay_when_more_servers_need_larger_maps() -> Result<()> {
+    require_director!("connections_stay_when_more_servers_need_larger_maps");
     let scene = topology::nat(&Options::new("larger-maps"))?;
     let before = configuration(&scene).serve(&web(&scene, Mode::Nat));
     // More than fit into the smallest maps; nobody asks them anything.
@@ -130,7 +130,7 @@ fn connections_move_when_more_servers_need_larger_maps() -> Result<()> {
     director.write_configuration(after.text())?;
     director.command(&["reload"])?;
     let log = director.log();
-    ensure!(log.contains("are made larger") && log.contains("60 connections have moved there"), "{log}");
+    ensure!(log.contains("are made larger"), "{log}");
     wait_for_counts(&director, [20; 3], [0; 3])?;
     for stream in held {
         let answer = ask(stream)?;

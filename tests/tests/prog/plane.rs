@@ -72,7 +72,7 @@ impl Plane {
             plane.apply(&operation)?;
         }
         for (target, hop, keeps_tags) in hops {
-            plane.set_next_hop(*target, &Resolution::Resolved(hop.clone()), *keeps_tags);
+            plane.set_next_hop(*target, &Resolution::Resolved(hop.clone().into()), *keeps_tags);
         }
         plane.set_macs(&[DIRECTOR_MAC, INNER_MAC].into());
         Ok(Self { plane })

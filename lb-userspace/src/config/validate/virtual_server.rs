@@ -9,8 +9,8 @@ use toml::de::DeValue;
 
 use super::{
     super::{
-        Command, Forward, MAX_LEAST_CONNECTION_SERVERS, OnRemove, Protocol, RealServer, Scheduler,
-        SchedulerFlags, SorryServer, VirtualServer,
+        Command, Forward, MAX_LEAST_CONNECTION_SERVERS, MAX_SERVERS_OF_A_VIRTUAL_SERVER, OnRemove, Protocol,
+        RealServer, Scheduler, SchedulerFlags, SorryServer, VirtualServer,
         check::Probe,
         diagnostic::Problem,
         document::{Either, Field, Place, Read, Report, Table},
@@ -207,6 +207,11 @@ impl Rules {
             let problem =
                 Problem::new(format!("{} real servers for scheduler \"{scheduler}\"", tables.len()))
                     .expected(format!("at most {MAX_LEAST_CONNECTION_SERVERS}, or another scheduler"));
+            report.error(&first_too_many.place(), problem);
+        }
+        if let Some(first_too_many) = tables.get(MAX_SERVERS_OF_A_VIRTUAL_SERVER) {
+            let problem = Problem::new(format!("{} real servers", tables.len()))
+                .expected(format!("at most {MAX_SERVERS_OF_A_VIRTUAL_SERVER} in one virtual server"));
             report.error(&first_too_many.place(), problem);
         }
         self.real_servers.read(tables, service, &inherited, &self.facts, report)

@@ -17,7 +17,7 @@ fn virtual_server(lines: &str) -> VirtualServer {
 fn report(virtual_server: &VirtualServer, host: u8, index: u32, is_up: bool, weight: Option<u32>) -> Inputs {
     let (service, address) = (ServiceId::of(virtual_server), [10, 0, 0, host].into());
     let id = CheckId { service, address, port: 80, index };
-    let report = Report { id, is_up, weight, drain: false, detail: "as the test says".to_owned() };
+    let report = Report { weight, ..Report::sample(id, is_up, "as the test says") };
     Inputs { reports: [(id, report)].into(), ..Inputs::default() }
 }
 

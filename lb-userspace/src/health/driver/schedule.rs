@@ -136,6 +136,7 @@ impl Schedule {
             weight: change.weight,
             drain: change.drain,
             detail: detail.clone(),
+            at: now,
         });
         entry.detail = Some(detail);
         report
