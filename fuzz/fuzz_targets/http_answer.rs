@@ -40,7 +40,8 @@ impl World {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
-        let way = Way { connect: listener.local_addr().expect("bound"), bind: None, fwmark: 0 };
+        let way =
+            Way { connect: listener.local_addr().expect("bound"), bind: None, fwmark: 0, through: None };
         Self { runtime, listener, way, tls: TlsClients::with_roots(Vec::new()) }
     }
 

@@ -1,4 +1,4 @@
-//! Metrics for Prometheus, made of the director's [`Status`]: docs/metrics.md lists them, change both together.
+//! Metrics for Prometheus, made of the director's [`Status`](crate::api::types::Status): docs/metrics.md lists them, change both together.
 //!
 //! The page has no state of its own. A scrape asks the agent for one status and writes the page on a thread of its own,
 //! piece by piece, as fast as the reader takes it: the page of tens of thousands of real servers is too large to be

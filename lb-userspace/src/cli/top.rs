@@ -1,6 +1,6 @@
 //! `xdirector top`: a monitor for the terminal, which also drains and enables real servers.
 //!
-//! [`app`] decides and [`view`] draws; both are pure. Threads of [`worker`] wait for the agent and the keyboard.
+//! `app` decides and `view` draws; both are pure. Threads of `worker` wait for the agent and the keyboard.
 
 pub mod app;
 mod keys;

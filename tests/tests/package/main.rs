@@ -145,7 +145,7 @@ fn the_package_is_complete() -> Result<()> {
     machine.ok([
         "sh",
         "-ec",
-        "for file in /usr/share/doc/xdirector/examples/*; do xdirector check $file; done",
+        "for file in /usr/share/doc/xdirector/examples/*.toml; do xdirector check $file; done",
     ])?;
     ensure!(
         !machine.run(["xdirector", "check", CONFIG])?.status.success(),

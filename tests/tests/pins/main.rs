@@ -1,5 +1,7 @@
 //! The pinned data plane without an agent: what one load writes, the next one reads back, whatever happened in between.
 
+mod million;
+
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};

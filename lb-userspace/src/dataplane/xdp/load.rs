@@ -40,7 +40,7 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Whether maps of this size hold what `wanted` was made for, with some room to spare ([`super::tables::sizes_for`] doubles
+    /// Whether maps of this size hold what `wanted` was made for, with some room to spare (`tables::sizes_for` doubles
     /// what is needed).
     pub fn holds(&self, wanted: &Self) -> bool {
         let enough = |have: u32, want: u32| u64::from(have) * 4 >= u64::from(want) * 3;

@@ -21,7 +21,7 @@ impl XdpPlane {
     /// Takes packets from the probe namespace; `None`: from none.
     ///
     /// # Errors
-    /// [`AttachError`].
+    /// [`super::super::AttachError`].
     pub fn attach_checks(&mut self, namespace: Option<&Namespace>) -> anyhow::Result<()> {
         let Some((name, ifindex)) = namespace.map(link_of) else {
             self.check_attachment = None;
@@ -39,7 +39,7 @@ impl XdpPlane {
     /// Takes the probe namespace over from the data plane whose place this one takes.
     ///
     /// # Errors
-    /// [`AttachError`].
+    /// [`super::super::AttachError`].
     pub fn take_over_checks(&mut self, old: &mut Self) -> anyhow::Result<()> {
         let Some(attachment) = old.check_attachment.take() else { return Ok(()) };
         let program = program_of(&mut self.ebpf)?;
