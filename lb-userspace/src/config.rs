@@ -123,6 +123,21 @@ pub struct Config {
     pub virtual_servers: Vec<VirtualServer>,
 }
 
+impl Config {
+    /// Whether both have the same virtual servers with the same real and sorry servers, whatever else may differ.
+    #[must_use]
+    pub fn has_same_servers(&self, other: &Self) -> bool {
+        let key = |one: &RealServer| (one.address, one.port, one.forward);
+        let same = |one: &VirtualServer, other: &VirtualServer| {
+            (one.address, one.port, one.protocol, one.sorry_server)
+                == (other.address, other.port, other.protocol, other.sorry_server)
+                && one.real_servers.iter().map(key).eq(other.real_servers.iter().map(key))
+        };
+        self.virtual_servers.len() == other.virtual_servers.len()
+            && self.virtual_servers.iter().zip(&other.virtual_servers).all(|(one, other)| same(one, other))
+    }
+}
+
 /// `[director]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Director {

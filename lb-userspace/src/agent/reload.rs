@@ -101,16 +101,23 @@ impl Agent {
         let before = std::mem::replace(&mut self.config, new);
         self.source = source;
         self.inputs.now = unix_now();
-        let served = self.plane.observe();
-        let drained_before = self.inputs.draining.clone();
-        self.inputs.draining.follow(&served, Some(&before), &self.config, self.inputs.now);
+        // With a hundred thousand servers, looking for those that came and went takes longer than all the rest.
+        let has_same_servers = self.config.has_same_servers(&before);
+        if !has_same_servers || !self.inputs.draining.is_empty() {
+            let served = self.plane.observe();
+            let drained_before = self.inputs.draining.clone();
+            self.inputs.draining.follow(&served, Some(&before), &self.config, self.inputs.now);
+            self.tell_leavers(&before, &drained_before);
+        }
         self.forget_reports();
-        self.tell_leavers(&before, &drained_before);
         let outcomes = self.take_configuration();
-        let known: BTreeSet<IpAddr> = self.resolutions.keys().copied().collect();
-        let targets = self.set_targets();
-        let new_targets = targets.difference(&known).copied().collect();
-        self.wait_for_next_hops(&new_targets, NEW_NEXT_HOPS, &mut incoming.changes).await;
+        if !has_same_servers {
+            let known: BTreeSet<IpAddr> = self.resolutions.keys().copied().collect();
+            let targets = self.set_targets();
+            let new_targets = targets.difference(&known).copied().collect();
+            self.wait_for_next_hops(&new_targets, NEW_NEXT_HOPS, &mut incoming.changes).await;
+            self.resolutions.retain(|address, _| targets.contains(address));
+        }
         let damaged = match self.plane.damaged(1) {
             Ok(audit) => audit.damaged,
             Err(error) => {
@@ -124,8 +131,9 @@ impl Agent {
         self.open_check_path().await;
         self.set_checks();
         self.tell_outcomes(&outcomes);
-        self.resolutions.retain(|address, _| targets.contains(address));
-        self.forget_servers();
+        if !has_same_servers {
+            self.forget_servers();
+        }
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
         if done.failed > 0 {
             warnings.push(format!(
@@ -168,7 +176,9 @@ impl Agent {
         let is_attached_right =
             old.interfaces == new.director.interfaces && old.xdp_mode == new.director.xdp_mode;
         let mut inputs_draining = self.inputs.draining.clone();
-        inputs_draining.follow(&self.plane.observe(), Some(&self.config), new, unix_now());
+        if !new.has_same_servers(&self.config) {
+            inputs_draining.follow(&self.plane.observe(), Some(&self.config), new, unix_now());
+        }
         let wanted = {
             // With every server up: as much room as it can ever need.
             let inputs = crate::desired::Inputs { draining: inputs_draining, ..Default::default() };
@@ -244,7 +254,7 @@ impl Agent {
     /// Tells what the new configuration has changed in the state of servers that it keeps.
     fn tell_outcomes(&mut self, before: &BTreeMap<ServiceId, Outcome>) {
         for (id, old) in before {
-            if let Some(new) = self.outcomes.get(id).cloned() {
+            if let Some(new) = self.outcomes.get(id).filter(|new| new.differs_for_people(old)).cloned() {
                 self.tell_changes(id, old, &new);
             }
         }

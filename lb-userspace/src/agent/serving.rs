@@ -12,7 +12,7 @@ use lb_common::server::ServerStats;
 use super::{Agent, events::Severity, report, unix_now};
 use crate::{
     dataplane::DataPlane as _,
-    desired::{ServiceId, State, desired_with, outcome},
+    desired::{ServiceId, State, outcome},
     health::driver::Wanted,
     netlink::{self, Change, Reason, Resolution},
     rates::Estimator,
@@ -43,8 +43,15 @@ impl Reconciled {
 
 impl Agent {
     /// What should be served now.
-    pub(super) fn wanted(&self) -> State {
-        desired_with(&self.config, &self.inputs)
+    fn wanted(&self) -> State {
+        let configured = self.outcomes.iter().map(|(id, outcome)| (*id, outcome.service.clone()));
+        let leaving = self
+            .inputs
+            .draining
+            .services()
+            .filter(|id| !self.outcomes.contains_key(id))
+            .filter_map(|id| Some((id, self.inputs.draining.service(&id)?)));
+        configured.chain(leaving).collect()
     }
 
     /// Brings the data plane to what it should be. What the kernel refuses is tried again, once at the end, when others may

@@ -54,6 +54,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether there is something to tell after `old`.
+    pub fn differs_for_people(&self, old: &Self) -> bool {
+        (&self.servers, &self.conditions, &self.set_weights)
+            != (&old.servers, &old.conditions, &old.set_weights)
+            || self.quorum.is_up != old.quorum.is_up
+    }
+
     /// Where a server stands; `None` when it is not configured.
     pub fn position_of(&self, address: IpAddr, port: u16) -> Option<usize> {
         self.servers.iter().position(|server| *server == (address, port))

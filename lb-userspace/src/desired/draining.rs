@@ -86,6 +86,11 @@ impl Draining {
         ended
     }
 
+    /// Whether nothing drains.
+    pub fn is_empty(&self) -> bool {
+        self.leavers.is_empty() && self.whole.is_empty()
+    }
+
     /// Those of one virtual server.
     pub fn leavers(&self, id: &ServiceId) -> &[Leaver] {
         self.leavers.get(id).map_or(&[], Vec::as_slice)

@@ -27,7 +27,7 @@ use super::{
     left::{self, Left},
     load, local,
     mapped::Mapped,
-    tables::{self, Maps, Tables},
+    tables::{self, Hold, Maps, Tables},
 };
 use crate::{config::Config, desired::State};
 
@@ -77,13 +77,15 @@ impl XdpPlane {
             let old = mapped(&left::open(pins, map_name::LOADS)?, left.sizes.servers)?;
             map::<Load>(&ebpf, map_name::LOADS, sizes.servers)?.copy_from(&old);
         }
-        let mut tables = open_tables(sizes, |name| take_map(&mut ebpf, name))?;
+        // New maps are empty, and to look at all of them would only make them resident.
+        let hold = if tables_fit { Hold::Somebodys } else { Hold::Nothing };
+        let mut tables = open_tables(sizes, hold, |name| take_map(&mut ebpf, name))?;
         let mut outgrown = None;
         if let (Some(pins), Some(left)) = (&pins, left)
             && !tables_fit
         {
             tracing::info!("the maps of virtual and real servers are made larger");
-            let old = open_tables(left.sizes, |name| left::open(pins, name))?;
+            let old = open_tables(left.sizes, Hold::Somebodys, |name| left::open(pins, name))?;
             outgrown = Some(tables.import(old).context("cannot take over what was served")?);
         }
         if left.is_none() {
@@ -184,7 +186,11 @@ fn identity_of(settings: &Settings, generation: u32) -> Identity {
 }
 
 /// The tables over the maps that `take` gives by name.
-fn open_tables(sizes: Sizes, mut take: impl FnMut(&str) -> anyhow::Result<Map>) -> anyhow::Result<Tables> {
+fn open_tables(
+    sizes: Sizes,
+    hold: Hold,
+    mut take: impl FnMut(&str) -> anyhow::Result<Map>,
+) -> anyhow::Result<Tables> {
     let services = take(map_name::SERVICES)?;
     let services_fd = map_fd(&services)?.try_clone_to_owned()?;
     let stats = take(map_name::SERVER_STATS)?;
@@ -201,7 +207,7 @@ fn open_tables(sizes: Sizes, mut take: impl FnMut(&str) -> anyhow::Result<Map>) 
         services_fd,
         stats_fd,
     };
-    Tables::open(maps, sizes)
+    Tables::open(maps, sizes, hold)
 }
 
 /// A map of the object.

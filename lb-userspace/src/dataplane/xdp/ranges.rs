@@ -5,12 +5,13 @@
 pub struct Ranges {
     /// Free ranges (start, length) in order, none empty, none touching the next.
     free: Vec<(u32, u32)>,
+    len: u32,
 }
 
 impl Ranges {
     /// All of `0..len` is free.
     pub fn new(len: u32) -> Self {
-        Self { free: if len == 0 { Vec::new() } else { vec![(0, len)] } }
+        Self { free: if len == 0 { Vec::new() } else { vec![(0, len)] }, len }
     }
 
     /// The start of a range of `len`, which is now taken; `None` when no gap is large enough.
@@ -26,6 +27,14 @@ impl Ranges {
             self.free[at] = (start + len, free - len);
         }
         Some(start)
+    }
+
+    /// One more than the highest number that is taken; 0 for none.
+    pub fn end_of_taken(&self) -> u32 {
+        match self.free.last() {
+            Some(&(start, len)) if start + len == self.len => start,
+            _ => self.len,
+        }
     }
 
     /// Takes a range at a place; false when any of it is taken or outside.

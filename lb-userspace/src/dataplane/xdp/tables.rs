@@ -58,6 +58,15 @@ pub struct Maps {
     pub stats_fd: OwnedFd,
 }
 
+/// What maps hold when they are opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// They have just been made.
+    Nothing,
+    /// What another agent, or another load of this one, has written.
+    Somebodys,
+}
+
 /// The maps and who has which part of them.
 pub struct Tables {
     maps: Maps,
@@ -165,7 +174,11 @@ impl Tables {
     /// # Errors
     /// When there is no descriptor left.
     pub fn stats_reader(&self) -> anyhow::Result<StatsReader> {
-        Ok(StatsReader::new(self.maps.stats_fd.try_clone()?, self.numbers().collect()))
+        Ok(StatsReader::new(
+            self.maps.stats_fd.try_clone()?,
+            self.shared_servers(),
+            self.free_servers.end_of_taken(),
+        ))
     }
 
     /// Frames for any MAC address are for this machine, until [`Self::set_macs`] says which.

@@ -13,7 +13,7 @@ use lb_common::{
 
 use super::{
     super::{Sizes, mapped::Mapped, ranges::Ranges, syscall},
-    Gone, Ident, Maps, Placed, Tables, entries, hash_slots,
+    Gone, Hold, Ident, Maps, Placed, Tables, entries, hash_slots,
 };
 use crate::{
     dataplane::Audit,
@@ -39,7 +39,7 @@ impl Tables {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn open(maps: Maps, sizes: Sizes) -> anyhow::Result<Self> {
+    pub fn open(maps: Maps, sizes: Sizes, hold: Hold) -> anyhow::Result<Self> {
         let mut tables = Self {
             maps,
             placed: BTreeMap::new(),
@@ -53,7 +53,9 @@ impl Tables {
             old_slots: Vec::new(),
             next_audit: None,
         };
-        tables.read_back()?;
+        if hold == Hold::Somebodys {
+            tables.read_back()?;
+        }
         Ok(tables)
     }
 
