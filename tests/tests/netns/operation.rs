@@ -248,6 +248,9 @@ fn without_rights_it_says_which_are_missing() -> Result<()> {
         .arg(&file)
         .arg("--socket")
         .arg(folder.path().join("socket"))
+        // Not where this machine's own directors have theirs.
+        .arg("--pins")
+        .arg(folder.path().join("pins"))
         .output()?;
     let said = String::from_utf8_lossy(&run.stderr);
     ensure!(run.status.code() == Some(1), "{}: {said}", run.status);
