@@ -63,7 +63,9 @@ impl Agent {
         let head = self.config.virtual_servers[position].clone_head();
         for (index, after) in new.conditions.iter().enumerate() {
             let (address, port) = new.servers[index];
-            let Some(at) = old.position_of(address, port) else { continue };
+            // Mostly where it was; a search for each would take the square of thousands.
+            let same = old.servers.get(index).is_some_and(|one| *one == (address, port)).then_some(index);
+            let Some(at) = same.or_else(|| old.position_of(address, port)) else { continue };
             let before = &old.conditions[at];
             let server = self.config.virtual_servers[position].real_servers[index].clone();
             if std::mem::discriminant(before) == std::mem::discriminant(after) {

@@ -179,7 +179,13 @@ impl Agent {
             self.inputs.draining = draining;
             for id in &ended {
                 if !self.drained.remove(id) {
-                    self.tell_drained(id);
+                    match self.connections_of(id) {
+                        0 => self.tell_drained(id, "drained: all its connections have ended".to_owned()),
+                        left => self.tell_drained(
+                            id,
+                            format!("taken out with {left} connections: its time to drain is over"),
+                        ),
+                    }
                 }
                 concerned.insert(id.service);
             }
@@ -237,18 +243,13 @@ impl Agent {
             if is_idle && counts.get(&number) == Some(&0) {
                 self.drained.insert(id);
                 self.since.insert(id, Instant::now());
-                self.tell_drained(&id);
+                self.tell_drained(&id, "drained: all its connections have ended".to_owned());
             }
         }
     }
 
-    fn tell_drained(&mut self, id: &ServerId) {
-        let load = self.numbers_of(id).map(|number| self.plane.server_load(number).active).sum::<u32>();
+    fn tell_drained(&mut self, id: &ServerId, text: String) {
         let subject = format!("{}/{}", self.name_of(&id.service), SocketAddr::new(id.address, id.port));
-        let text = match load {
-            0 => "drained: all its connections have ended".to_owned(),
-            left => format!("taken out with {left} connections: its time to drain is over"),
-        };
         self.events.tell(Severity::Good, &subject, text);
     }
 

@@ -57,12 +57,14 @@ impl Agent {
 
     async fn try_reload(&mut self, incoming: &mut Incoming) -> Result<Reloaded, String> {
         let last = self.source.as_ref().map(|source| (&self.config, source));
-        let (new, warnings, source) = config::load_after(&self.options.config, last)
+        let (mut new, warnings, source) = config::load_after(&self.options.config, last)
             .map_err(|errors| errors.to_string().trim_end().to_owned())?;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
         let needs_restart = self.check_head(&new)?;
+        // What runs scripts was made with this one; the file's is asked for again at every reload.
+        new.director.script_user.clone_from(&self.config.director.script_user);
 
         // Everything that can fail without having changed anything comes first.
         let mailer = match &new.mail {

@@ -80,6 +80,9 @@ fn detach_without_agent(args: &StopArgs) -> anyhow::Result<bool> {
     }
     let instance = args.socket.instance.as_deref().unwrap_or(DEFAULT_INSTANCE);
     let directory = args.pins.clone().unwrap_or_else(|| pins::default_directory(instance));
+    if !directory.exists() {
+        return Ok(false);
+    }
     let _lock = pins::lock(&directory)?;
     remove_pinned(&directory).with_context(|| format!("cannot remove {}", directory.display()))
 }

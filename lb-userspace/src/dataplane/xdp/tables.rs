@@ -304,21 +304,30 @@ impl Tables {
 
     /// The last weight of each server of `service` that was not 0.
     fn last_weights(&self, id: &ServiceId, service: &Service) -> Vec<u32> {
-        let last = |server: &Server| match (server.weight, self.number_of(id, server)) {
+        let known = self.known_numbers(id);
+        let last = |server: &Server| match (server.weight, self.number_of(&known, id, server)) {
             (0, Some(number)) => self.server(number).map_or(0, |entry| entry.last_weight),
             (weight, _) => weight,
         };
         service.servers.iter().map(last).collect()
     }
 
-    /// The number that a server has, or had and may have again.
-    fn number_of(&self, id: &ServiceId, server: &Server) -> Option<u32> {
+    /// The numbers of a virtual server's servers: looking each up in a list of thousands would take its square.
+    fn known_numbers(&self, id: &ServiceId) -> BTreeMap<(IpAddr, u16, Forward), u32> {
         let placed = self.placed.get(id);
-        let there = placed.and_then(|placed| {
-            let at = placed.service.servers.iter().position(|other| is_same(other, server))?;
-            Some(placed.numbers[at])
-        });
-        there.or_else(|| self.gone_number(&server.id(*id), server.forward))
+        let both = placed.into_iter().flat_map(|placed| placed.service.servers.iter().zip(&placed.numbers));
+        both.map(|(server, number)| (server.key(), *number)).collect()
+    }
+
+    /// The number that a server has, or had and may have again.
+    fn number_of(
+        &self,
+        known: &BTreeMap<(IpAddr, u16, Forward), u32>,
+        id: &ServiceId,
+        server: &Server,
+    ) -> Option<u32> {
+        let gone = || self.gone_number(&server.id(*id), server.forward);
+        known.get(&server.key()).copied().or_else(gone)
     }
 
     /// Makes a number free.
@@ -371,11 +380,6 @@ fn hash_slots(slots: impl Iterator<Item = u32>) -> u64 {
     let mut hasher = DefaultHasher::new();
     slots.for_each(|number| number.hash(&mut hasher));
     hasher.finish()
-}
-
-/// Whether two entries mean the same server: its weight may change, all else makes it another one.
-fn is_same(one: &Server, other: &Server) -> bool {
-    (one.address, one.port, one.forward) == (other.address, other.port, other.forward)
 }
 
 impl Ident {

@@ -1,6 +1,6 @@
 //! Bringing in, changing and taking out one virtual server: first what it needs is taken, then written, then named.
 
-use std::{mem::offset_of, sync::atomic::Ordering::SeqCst};
+use std::{collections::BTreeSet, mem::offset_of, sync::atomic::Ordering::SeqCst};
 
 use anyhow::Context as _;
 use aya::maps::PerCpuValues;
@@ -23,7 +23,7 @@ pub(super) struct Reserved {
     pub(super) index: u32,
     pub(super) numbers: Vec<u32>,
     /// Those of `numbers` that were free before.
-    pub(super) fresh: Vec<u32>,
+    pub(super) fresh: BTreeSet<u32>,
     pub(super) slots: (u32, u32),
     pub(super) stateless: (u32, u32),
 }
@@ -65,12 +65,13 @@ impl Tables {
         plan: &Layout,
         reserved: &mut Reserved,
     ) -> anyhow::Result<()> {
+        let known = self.known_numbers(id);
         for server in &service.servers {
-            let number = match self.number_of(id, server) {
+            let number = match self.number_of(&known, id, server) {
                 Some(number) => number,
                 None => {
                     let number = self.free_servers.take(1).context("no room for another real server")?;
-                    reserved.fresh.push(number);
+                    reserved.fresh.insert(number);
                     number
                 }
             };
@@ -200,12 +201,13 @@ impl Tables {
     pub(super) fn take_out_missing(&mut self, id: &ServiceId, old: &Placed) {
         let Some(new) = self.placed.get(id) else { return };
         let expire = new.service.expire_nodest;
+        let there: BTreeSet<u32> = new.numbers.iter().copied().collect();
         let missing: Vec<(Server, u32)> = old
             .service
             .servers
             .iter()
             .zip(&old.numbers)
-            .filter(|(_, number)| !new.numbers.contains(number))
+            .filter(|(_, number)| !there.contains(number))
             .map(|(server, number)| (*server, *number))
             .collect();
         for (server, number) in missing {
