@@ -1,7 +1,9 @@
-//! `cargo xtask bench`: what a packet costs, how much traffic goes through the lab, and how fast the agent is.
+//! `cargo xtask bench`: what a packet costs, how much traffic goes through the lab, how fast the agent is, and how long a
+//! failover takes.
 
 mod control;
 mod cpu;
+mod failover;
 mod object;
 mod packet;
 mod plan;
@@ -12,7 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
-/// Measure xdirector: the cost of a packet, traffic through a lab of network namespaces, or the agent
+/// Measure xdirector: the cost of a packet, traffic through a lab of network namespaces, the agent, or failovers
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", version)]
 struct Arguments {
@@ -26,6 +28,8 @@ enum Command {
     Packet(packet::Options),
     /// Loading, reloading, health checks and memory of an agent with ten thousand virtual servers
     Control(control::Options),
+    /// How long a client is without an answer when a director fails, beside keepalived on the same script
+    Failover(failover::Options),
     /// Connections, packets and bytes a second through a lab, beside nftables and HAProxy doing the same job
     Traffic(traffic::Options),
 }
@@ -45,6 +49,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
         Command::Packet(options) => packet::run(options),
         Command::Control(options) => control::run(options),
+        Command::Failover(options) => failover::run(options),
         Command::Traffic(options) => traffic::run(options),
     }
 }

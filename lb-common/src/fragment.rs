@@ -26,7 +26,7 @@ pub struct Fragment {
     pub place: u32,
     /// [`crate::conn::Word`] of that place at the time.
     pub word: u32,
-    /// Real server.
+    /// Real server, or [`crate::conn::NONE`] for a packet that was passed since its virtual server is on standby.
     pub server: u32,
     /// [`crate::conn::Direction`].
     pub direction: u32,

@@ -23,7 +23,7 @@ pub use flow::{FlowHash, FlowKey, HashKeys};
 pub use verdict::{Class, Event, Verdict};
 
 /// Changes whenever the layout or meaning of any map changes; part of the path under which maps are pinned.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// IP protocol numbers that the data plane knows (IANA protocol-numbers registry).
 pub mod ip_proto {

@@ -26,11 +26,14 @@ pub const FILTER: &str = "FILTER";
 /// [`crate::fragment::FragmentKey`] -> [`crate::fragment::Fragment`].
 pub const FRAGMENTS: &str = "FRAGMENTS";
 
+/// Number of a role -> a word ([`crate::service::MAX_ROLES`]); mapped into memory.
+pub const ROLES: &str = "ROLES";
+
 /// 0 -> [`crate::settings::Identity`].
 pub const IDENTITY: &str = "IDENTITY";
 
 /// All of them.
-pub const ALL: [&str; 13] = [
+pub const ALL: [&str; 14] = [
     SERVICES,
     CURSORS,
     SLOTS,
@@ -43,5 +46,6 @@ pub const ALL: [&str; 13] = [
     CONNECTIONS,
     FILTER,
     FRAGMENTS,
+    ROLES,
     IDENTITY,
 ];

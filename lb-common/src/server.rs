@@ -37,8 +37,8 @@ pub struct Server {
     /// What NAT towards the server adds to a checksum over the destination address
     /// ([`crate::checksum::Delta::folded`] of vip -> addr).
     pub nat_delta: u16,
-    /// Nothing yet.
-    pub reserved2: u16,
+    /// [`crate::service::Service::role`] of its virtual server; 0 for an entry for checks, which have no role to wait for.
+    pub role: u16,
     /// Index of its virtual server.
     pub service: u32,
     /// TUN: source address of the outer packet, of the family of `addr`.

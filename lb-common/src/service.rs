@@ -84,9 +84,17 @@ pub struct Service {
     pub stateless_base: u32,
     /// How many slots; 0: no server.
     pub stateless_len: u32,
+    /// Number of the role that this machine must have for it to be served; 0: none, it always is.
+    pub role: u16,
+    /// Nothing yet.
+    pub reserved: [u16; 3],
 }
 
-const _: () = assert!(size_of::<Service>() == 24);
+const _: () = assert!(size_of::<Service>() == 32);
+
+/// Roles are numbered from 1 to below this. Of each the map of roles has a word: 0 while this machine has not the role (its
+/// virtual servers are on standby), anything else while it has. The word 0 is nobody's.
+pub const MAX_ROLES: u32 = 2048;
 
 /// The largest list through which a least-connection method searches.
 pub const MAX_LEAST_CONNECTION_SERVERS: u32 = 256;

@@ -77,6 +77,8 @@ verdicts! {
     PassExtensionHeaders = 8 Pass "pass_extension_headers",
     /// For another machine's MAC address: the interface is promiscuous or a bridge floods. The kernel drops it.
     PassOtherHost = 9 Pass "pass_other_host",
+    /// To a virtual server on standby: it is bound to a VRRP instance of which another director is master.
+    PassStandby = 10 Pass "pass_standby",
 
     /// Client to real server, translated.
     ForwardNat = 16 Transmit "forward_nat",

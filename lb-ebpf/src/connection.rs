@@ -137,6 +137,9 @@ pub fn open(opening: &Opening) -> Result<Route, Verdict> {
     let Some(service) = service::find(key.dst, key.dport, key.proto as u8) else {
         return answer_without_place(opening);
     };
+    if service::is_on_standby(service.role) {
+        return Err(Verdict::PassStandby);
+    }
     let begins = key.proto != ip_proto::TCP as u32
         || opening.flags & (tcp_flag::SYN | tcp_flag::RST | tcp_flag::ACK) == tcp_flag::SYN;
     if !begins && !schedule::is_by_client(&service) {

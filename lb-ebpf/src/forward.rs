@@ -17,7 +17,7 @@ use crate::{
     packet::{Packet, Window},
     parse::Ip,
     pipeline::{Outcome, Step},
-    stats,
+    service, stats,
     table::{self, Place},
     transmit,
 };
@@ -91,7 +91,10 @@ fn to_client(
     route: &Route,
     server: &Server,
 ) -> Result<Step, Verdict> {
-    let hop = match way_back(route) {
+    // On standby this machine's own address goes into the frame: that in the client's frames may be the virtual router's, and a
+    // switch must not learn it from anybody but the master.
+    let known = if service::is_on_standby(server.role) { None } else { way_back(route) };
+    let hop = match known {
         Some((hop, false)) => hop,
         Some((hop, true)) => transmit::hop_by_kernel(packet, route).copied().unwrap_or(hop),
         // What has no place may be no answer at all, but meant for this machine.

@@ -39,6 +39,9 @@ fn find(packet: Packet) -> Result<Route, Verdict> {
     if age(settings::now(), found.seen) > settings::fragment_timeout() {
         return Err(Verdict::DropFragment);
     }
+    if found.server == NONE {
+        return Err(Verdict::PassStandby);
+    }
     let direction =
         if found.direction == Direction::Forward as u32 { Direction::Forward } else { Direction::Reverse };
     let lives = word_of(found.place).is_some_and(|word| word.same_generation(Word(found.word)));
@@ -47,11 +50,12 @@ fn find(packet: Packet) -> Result<Route, Verdict> {
     Ok(route)
 }
 
-/// Remembers where the first fragment went. A table without room costs the packet its other fragments.
+/// Remembers where the first fragment went; `None`: it was passed, since its virtual server is on standby. A table without room
+/// costs the packet its other fragments.
 #[inline(always)]
-pub fn remember(packet: Packet, route: &Route) {
+pub fn remember(packet: Packet, route: Option<Route>) {
     // SAFETY: the program's own context.
-    unsafe { fragment_remember(packet.raw(), Route::pack(Some(*route))) };
+    unsafe { fragment_remember(packet.raw(), Route::pack(route)) };
 }
 
 #[unsafe(no_mangle)]
@@ -59,7 +63,9 @@ pub fn remember(packet: Packet, route: &Route) {
 unsafe extern "C" fn fragment_remember(ctx: *mut xdp_md, route: u64) -> u32 {
     // SAFETY: the program's own context, by the contract of this function.
     let packet = unsafe { Packet::from_raw(ctx) };
-    let (Some(route), Some(key)) = (Route::unpack(route), key(packet)) else { return 0 };
+    let Some(key) = key(packet) else { return 0 };
+    let passed = Route { server: NONE, direction: Direction::Forward, place: NONE };
+    let route = Route::unpack(route).unwrap_or(passed);
     let fragment = Fragment {
         place: route.place,
         word: word_of(route.place).map_or(0, |word| word.0),

@@ -56,6 +56,10 @@ fn redirect(sock: *mut bpf_sock_addr, v6: bool) -> Option<()> {
     }
     let port = Port::from_wire(get(field!(sock.user_port)) as u16);
     let service = service::find(target, port, proto)?;
+    if service::is_on_standby(service.role) {
+        // It goes to the master, like anybody's.
+        return None;
+    }
     // The packet's source would be the virtual server's own address, as with IPVS.
     let number = schedule::choose(&service, FlowHash::default(), target, Port::ANY, false);
     if number == NONE {

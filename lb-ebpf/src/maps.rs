@@ -13,7 +13,7 @@ use lb_common::{
     filter,
     fragment::{self, Fragment, FragmentKey},
     server::{Load, Server, ServerStats},
-    service::{Cursor, Service, ServiceKey, Slot},
+    service::{Cursor, MAX_ROLES, Service, ServiceKey, Slot},
     settings::Identity,
     verdict::Counters,
 };
@@ -44,6 +44,8 @@ static CONNECTIONS: Array<Connection> = Array::with_max_entries(16_384, BPF_F_MM
 static FILTER: Array<u64> = Array::with_max_entries(filter::MAP_WORDS, BPF_F_MMAPABLE);
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey, Fragment> = LruHashMap::with_max_entries(fragment::ENTRIES, 0);
+#[map]
+static ROLES: Array<u64> = Array::with_max_entries(MAX_ROLES, BPF_F_MMAPABLE);
 #[map]
 static IDENTITY: Array<Identity> = Array::with_max_entries(1, 0);
 
@@ -149,6 +151,13 @@ pub fn connection(place: u32) -> Option<*mut Connection> {
 #[inline(always)]
 pub fn filter(word: u32) -> u64 {
     FILTER.get(word).copied().unwrap_or(0)
+}
+
+/// Whether this machine has the role of this number (from 1).
+#[inline(always)]
+pub fn has_role(number: u16) -> bool {
+    // SAFETY: a map's value; volatile, because the agent writes it at any moment.
+    ROLES.get_ptr(number.into()).is_some_and(|word| unsafe { word.read_volatile() } != 0)
 }
 
 /// What the first fragment of a packet decided.

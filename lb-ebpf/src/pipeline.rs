@@ -182,21 +182,32 @@ fn try_open(packet: Packet, known: bool) -> Result<Route, Verdict> {
     opening.sender = Sender::of(packet, window, frame.tags)?;
     let opening = &*opening;
     let is_first = ip.part == Part::First;
-    if is_first || known {
+    let (route, is_new) = match follow_or_begin(opening, is_first || known) {
+        Err(Verdict::PassStandby) if is_first => {
+            fragment::remember(packet, None);
+            return Err(Verdict::PassStandby);
+        }
+        found => found?,
+    };
+    if is_first {
+        fragment::remember(packet, Some(route));
+    }
+    if is_new {
+        trace::connection(packet, &opening.key, &route);
+    }
+    Ok(route)
+}
+
+/// Where the packet goes, and whether a connection has begun with it.
+#[inline(always)]
+fn follow_or_begin(opening: &connection::Opening, may_be_known: bool) -> Result<(Route, bool), Verdict> {
+    if may_be_known {
         let index = table::find_index(&opening.key);
         if let Some(route) = connection::follow_slowly(index, opening.flags, opening.now)? {
-            if is_first {
-                fragment::remember(packet, &route);
-            }
-            return Ok(route);
+            return Ok((route, false));
         }
     }
-    let route = connection::open(opening)?;
-    if is_first {
-        fragment::remember(packet, &route);
-    }
-    trace::connection(packet, &opening.key, &route);
-    Ok(route)
+    Ok((connection::open(opening)?, true))
 }
 
 #[inline(always)]

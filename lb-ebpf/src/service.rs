@@ -34,6 +34,12 @@ fn is_marked(addr: Addr, role: Role) -> bool {
     maps::filter(word) & bit != 0
 }
 
+/// Whether what needs a role is on standby, since this machine has not that role.
+#[inline(always)]
+pub fn is_on_standby(role: u16) -> bool {
+    role != 0 && !maps::has_role(role)
+}
+
 /// The virtual server of an address, port and protocol: its own, or one of every port.
 #[inline(always)]
 pub fn find(addr: Addr, port: Port, proto: u8) -> Option<Service> {

@@ -5,12 +5,14 @@
 //! socket requests --+
 //! health reports ---+-> Agent: inputs -> desired -> reconcile -> data plane
 //! netlink changes --+          '-> log, events, scripts, mail
+//! VRRP's reports ---+          '-> VRRP: settings, virtual servers' health
 //! timers -----------'
 //! ```
 
 mod changes;
 mod checks;
 mod events;
+mod failover;
 mod operator;
 mod reload;
 mod report;
@@ -48,6 +50,7 @@ use crate::{
     netlink::{self, Resolution, WatcherHandle},
     notify::Notifier,
     orders,
+    process::User,
     rates::{Estimator, SAMPLE_PERIOD},
     supervisor::Supervisor,
 };
@@ -57,6 +60,9 @@ use events::Events;
 const AUDIT_PERIOD: Duration = Duration::from_millis(250);
 /// How long the end waits for scripts and mails that are still to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// How long after a reload its memory is kept: the next one would have to fetch it from the kernel again.
+const MEMORY_KEPT: Duration = Duration::from_secs(5);
 
 /// How long answers that are being written have at the end.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
@@ -119,6 +125,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             // What packets depend on comes first.
             biased;
             Some(report) = incoming.reports.recv() => agent.reported(report, &mut incoming.reports),
+            report = failover::next(&mut incoming.failover) => agent.vrrp_reported(report?),
             _ = terminate.recv() => { tracing::info!("SIGTERM: ending"); break Ending::Keep }
             _ = interrupt.recv() => { tracing::info!("SIGINT: ending"); break Ending::Detach }
             _ = hangup.recv() => {
@@ -126,7 +133,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 // Said in the log; nobody waits for it.
                 let _ = agent.reload(&mut incoming).await;
                 supervisor.ready(&agent.say_ready());
-                give_memory_back();
+                agent.gives_back_at = Some(Instant::now() + MEMORY_KEPT);
             }
             Some(change) = incoming.changes.recv() => agent.next_hop_changed(change),
             Some(links) = incoming.links.recv() => agent.links_seen(links),
@@ -136,6 +143,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 agent.take_sample();
                 agent.follow_drains();
                 agent.ask_for_links();
+                if agent.gives_back_at.take_if(|at| *at <= Instant::now()).is_some() {
+                    give_memory_back();
+                }
             }
             _ = audit.tick() => agent.audit(),
             _ = watchdog.tick() => supervisor.alive(),
@@ -149,6 +159,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             trace = Some(agent.plane.trace()?);
         }
     };
+    // The other director should not wait for anything else.
+    agent.give_up_addresses(&mut incoming);
     supervisor.stopping();
     // The answer to an order to stop is still on its way.
     let _ = tokio::time::timeout(LAST_ANSWERS, &mut server).await;
@@ -171,6 +183,8 @@ struct Incoming {
     links: mpsc::Receiver<Vec<netlink::Link>>,
     /// Connections of draining servers, counted by a thread.
     unfinished: mpsc::Receiver<BTreeMap<u32, u64>>,
+    /// VRRP; `None` while there is none.
+    failover: Option<mpsc::UnboundedReceiver<crate::vrrp::Report>>,
 }
 
 /// What the agent knows; all of it changes in [`run`]'s loop only.
@@ -195,6 +209,10 @@ struct Agent {
     health: Health,
     /// The way of checks through the data plane.
     check_path: Arc<CheckPath>,
+    /// VRRP; `None` without an instance in the configuration.
+    failover: Option<failover::Failover>,
+    /// As whom scripts run; `None`: as the agent.
+    script_user: Option<User>,
     notifier: Notifier,
     mailer: Option<Mailer>,
     metrics: Option<JoinHandle<()>>,
@@ -216,6 +234,8 @@ struct Agent {
     to_unfinished: mpsc::Sender<BTreeMap<u32, u64>>,
     /// Takes the list of interfaces; one at a time.
     to_links: mpsc::Sender<Vec<netlink::Link>>,
+    /// When memory that a reload took is given back.
+    gives_back_at: Option<Instant>,
     /// The program has been loaded again: its debug events come from elsewhere now.
     was_reopened: bool,
     /// Keeps other agents from these pins.
@@ -262,7 +282,7 @@ fn share_memory() {
 
 /// Has the allocator give back what a file took while it was read: for a large one as much again as all that is kept. In
 /// another thread, since that takes some milliseconds.
-pub(super) fn give_memory_back() {
+fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     tokio::task::spawn_blocking(|| {
         // SAFETY: may be called at any time, from any thread.

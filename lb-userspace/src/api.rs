@@ -8,6 +8,7 @@ pub mod order;
 pub mod server;
 pub mod socket;
 pub mod types;
+pub mod vrrp;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,6 +18,7 @@ pub use self::{
     server::serve,
     socket::{BoundSocket, SocketFile, bind, default_path},
     types::{Connection, Order, Ordered, Reloaded, StateEvent, Status, Stop},
+    vrrp::{VrrpOrder, VrrpStatus},
 };
 
 /// What the agent is asked for.
@@ -43,6 +45,17 @@ pub enum Request {
         order: Order,
         /// Takes what it concerned, or why nothing.
         reply: oneshot::Sender<Result<Ordered, String>>,
+    },
+    /// How VRRP is.
+    Vrrp(oneshot::Sender<VrrpStatus>),
+    /// An instance gives up for maintenance, or that is lifted. A refusal says why.
+    VrrpOrder {
+        /// Which.
+        instance: String,
+        /// Whether it is to be lifted.
+        resume: bool,
+        /// Takes how it is then.
+        reply: oneshot::Sender<Result<VrrpStatus, String>>,
     },
     /// End the agent; the reply comes before it does.
     Stop {

@@ -4,6 +4,7 @@ pub mod check;
 pub mod connections;
 pub mod documents;
 pub mod events;
+pub mod guard;
 pub mod hash;
 pub mod order;
 pub mod reload;
@@ -11,6 +12,7 @@ pub mod run;
 pub mod status;
 pub mod stop;
 pub mod top;
+pub mod vrrp;
 
 use std::{env, ffi::OsString, io, path::PathBuf, process::ExitCode};
 
@@ -43,6 +45,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// List the connection table
     Connections(connections::ConnectionsArgs),
+    /// Show who has the virtual addresses, and why; give them up
+    Vrrp(vrrp::VrrpArgs),
     /// Watch the director in the terminal; drain and enable servers
     Top(top::TopArgs),
     /// Show the last changes of state
@@ -61,6 +65,9 @@ pub enum Command {
     Stop(stop::StopArgs),
     /// Print the MD5 that an http check expects of a page
     Hash(hash::HashArgs),
+    /// Give virtual addresses up when the agent dies; only the agent starts this
+    #[command(hide = true)]
+    Guard(guard::GuardArgs),
     /// Print the completions of a shell
     Completions(documents::CompletionsArgs),
     /// Write the manual pages into a directory
@@ -75,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Status(args) => status::run(&args),
         Command::Connections(args) => connections::run(&args),
+        Command::Vrrp(args) => vrrp::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Reload(args) => reload::run(&args),
@@ -84,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Weight(args) => order::weight(&args),
         Command::Stop(args) => stop::run(&args),
         Command::Hash(args) => hash::run(&args),
+        Command::Guard(args) => guard::run(&args),
         Command::Completions(args) => documents::completions(&args),
         Command::Man(args) => documents::man(&args),
     };

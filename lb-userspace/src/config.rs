@@ -5,9 +5,11 @@
 //! doubt a value again. `docs/configuration.md` is the reference for the people who write the file.
 
 use std::{
+    collections::HashSet,
     fmt, fs, io,
     net::{IpAddr, SocketAddr},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,6 +24,7 @@ pub mod source;
 mod syntax;
 mod validate;
 mod values;
+pub mod vrrp;
 
 pub use diagnostic::{ConfigErrors, Diagnostic, Severity};
 pub use source::Source;
@@ -81,15 +84,24 @@ fn read(name: &str, path: &Path) -> Result<String, ConfigErrors> {
 /// # Errors
 /// [`ConfigErrors`] when the text is not TOML or breaks a rule of the reference.
 pub fn parse(name: &str, text: &str) -> Result<(Config, Vec<Diagnostic>), ConfigErrors> {
+    parse_beside(name, text, &HashSet::new())
+}
+
+/// The same as [`parse`] for a part of a file that has more virtual servers, whose names are `others`.
+fn parse_beside(
+    name: &str,
+    text: &str,
+    others: &HashSet<&str>,
+) -> Result<(Config, Vec<Diagnostic>), ConfigErrors> {
     let mut report = document::Report::new(name, text);
     let (root, mistakes) = DeTable::parse_recoverable(text);
     let config = if mistakes.is_empty() {
-        validate::config(document::Table::root(root.get_ref()), &mut report)
+        validate::config(document::Table::root(root.get_ref()), others, &mut report)
     } else {
         syntax::readable(&mut report).and_then(|source| {
             // `readable` has made sure that this parse finds nothing wrong.
             let (root, _) = DeTable::parse_recoverable(&source);
-            validate::config(document::Table::root(root.get_ref()), &mut report)
+            validate::config(document::Table::root(root.get_ref()), others, &mut report)
         })
     };
     report.finish(config)
@@ -119,22 +131,22 @@ pub struct Config {
     pub metrics: Option<Metrics>,
     /// Who gets mail on changes; `None`: nobody.
     pub mail: Option<Mail>,
+    /// Who has the virtual addresses.
+    pub vrrp: vrrp::Vrrp,
     /// At most [`MAX_VIRTUAL_SERVERS`]; names and (address, port, protocol) are unique.
-    pub virtual_servers: Vec<VirtualServer>,
+    pub virtual_servers: Vec<Arc<VirtualServer>>,
 }
 
 impl Config {
     /// Whether both have the same virtual servers with the same real and sorry servers, whatever else may differ.
     #[must_use]
     pub fn has_same_servers(&self, other: &Self) -> bool {
-        let key = |one: &RealServer| (one.address, one.port, one.forward);
-        let same = |one: &VirtualServer, other: &VirtualServer| {
-            (one.address, one.port, one.protocol, one.sorry_server)
-                == (other.address, other.port, other.protocol, other.sorry_server)
-                && one.real_servers.iter().map(key).eq(other.real_servers.iter().map(key))
-        };
         self.virtual_servers.len() == other.virtual_servers.len()
-            && self.virtual_servers.iter().zip(&other.virtual_servers).all(|(one, other)| same(one, other))
+            && self
+                .virtual_servers
+                .iter()
+                .zip(&other.virtual_servers)
+                .all(|(one, other)| Arc::ptr_eq(one, other) || one.has_same_servers(other))
     }
 }
 
@@ -232,6 +244,8 @@ pub struct VirtualServer {
     pub port: u16,
     /// The protocol above IP.
     pub protocol: Protocol,
+    /// The VRRP instance that must be master here for it to be served; `None`: it always is.
+    pub bind_to: Option<String>,
     /// Who gets a new connection.
     pub scheduler: Scheduler,
     /// Only flags that [`Self::scheduler`] has can be set.
@@ -263,6 +277,17 @@ pub struct VirtualServer {
     pub mail: bool,
     /// May be empty. In the order of the file; (address, port) is unique.
     pub real_servers: Vec<RealServer>,
+}
+
+impl VirtualServer {
+    /// Whether both are the same service with the same real and sorry servers, whatever else may differ.
+    #[must_use]
+    pub fn has_same_servers(&self, other: &Self) -> bool {
+        let key = |one: &RealServer| (one.address, one.port, one.forward);
+        (self.address, self.port, self.protocol, self.sorry_server)
+            == (other.address, other.port, other.protocol, other.sorry_server)
+            && self.real_servers.iter().map(key).eq(other.real_servers.iter().map(key))
+    }
 }
 
 /// `sorry_server`: who answers while the quorum is lost.

@@ -58,6 +58,8 @@ pub struct Service {
     pub expire_nodest: bool,
     /// UDP flows leave a server that takes no new connections.
     pub expire_quiescent: bool,
+    /// Number of the role that this director must have for it to be served; 0: none, it always is.
+    pub role: u16,
     /// In the configuration's order, on which the schedulers depend.
     pub servers: Vec<Server>,
 }
@@ -113,6 +115,8 @@ pub struct Inputs {
     pub draining: Draining,
     /// Whether each virtual server had its quorum: it has a hysteresis. Missing ones begin as if they had.
     pub quorum: BTreeMap<ServiceId, bool>,
+    /// Number of each VRRP instance's role; from 1.
+    pub roles: BTreeMap<String, u16>,
     /// Seconds since 1970-01-01 UTC.
     pub now: u64,
 }

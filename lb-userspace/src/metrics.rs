@@ -8,6 +8,7 @@ mod labels;
 mod listener;
 mod page;
 mod servers;
+mod vrrp;
 
 use std::{fmt, io};
 

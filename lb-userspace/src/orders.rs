@@ -54,6 +54,11 @@ impl Store {
         &self.path
     }
 
+    /// Where it is, and whatever else outlives the agent.
+    pub fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
     /// What stands in the file; nothing when there is none.
     ///
     /// # Errors

@@ -64,16 +64,16 @@ mod tests {
             upper_threshold: 0,
             lower_threshold: 0,
         });
-        let service =
-            (0..Scheduler::ALL.len(), proptest::collection::vec(server, 0..4)).prop_map(|(s, servers)| {
-                Service {
-                    scheduler: Scheduler::ALL[s],
-                    flags: SchedulerFlags::default(),
-                    expire_nodest: true,
-                    expire_quiescent: false,
-                    servers,
-                }
-            });
+        let service = (0..Scheduler::ALL.len(), 0u16..3, proptest::collection::vec(server, 0..4)).prop_map(
+            |(s, role, servers)| Service {
+                scheduler: Scheduler::ALL[s],
+                flags: SchedulerFlags::default(),
+                expire_nodest: true,
+                expire_quiescent: false,
+                role,
+                servers,
+            },
+        );
         let id = (1u8..6).prop_map(|host| ServiceId {
             address: [192, 0, 2, host].into(),
             port: 80,
@@ -97,6 +97,15 @@ mod tests {
             let damaged: BTreeSet<_> =
                 plane.damaged(1).expect("the fake knows").damaged.into_iter().filter(|id| after.contains_key(id)).collect();
             prop_assert!(reconcile(&after, &plane.observe(), &damaged).is_empty());
+        }
+
+        #[test]
+        fn another_role_is_a_change(state in any_state()) {
+            let mut other = state.clone();
+            other.values_mut().for_each(|service| service.role += 1);
+            let changes: Vec<_> =
+                other.iter().map(|(id, service)| Operation::Change(*id, service.clone())).collect();
+            prop_assert_eq!(reconcile(&other, &state, &BTreeSet::new()), changes);
         }
 
         #[test]

@@ -5,8 +5,12 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 #[path = "config_properties/render.rs"]
 mod render;
+#[path = "config_properties/render_vrrp.rs"]
+mod render_vrrp;
 #[path = "config_properties/strategy.rs"]
 mod strategy;
+#[path = "config_properties/strategy_vrrp.rs"]
+mod strategy_vrrp;
 
 use render::render;
 use strategy::config;
@@ -18,6 +22,23 @@ const PIECES: &[&str] = &[
     "[[virtual_server]]\n",
     "  [[virtual_server.real_server]]\n",
     "  [[virtual_server.health_check]]\n",
+    "[vrrp]\n",
+    "[[vrrp_instance]]\n",
+    "[[vrrp_sync_group]]\n",
+    "[[vrrp_script]]\n",
+    "[[vrrp_track_port]]\n",
+    "virtual_router_id = ",
+    "addresses = ",
+    "unicast_peers = ",
+    "routes = ",
+    "rules = ",
+    "vmac = ",
+    "track_scripts = ",
+    "instances = ",
+    "bind_to = ",
+    "advert_interval = ",
+    "authentication = ",
+    "{ type = \"hmac\", key = \"00\" }",
     "[mail]\n",
     "[metrics]\n",
     "[virtual_server]\n",
@@ -112,6 +133,29 @@ proptest! {
         let text: String = letters[..from].iter().copied().chain(piece.chars()).chain(letters[to..].iter().copied())
             .collect();
         check(&text)?;
+    }
+
+    /// As below for a key of adverts.
+    #[test]
+    fn a_damaged_configuration_hides_its_keys(
+        config in config(),
+        from in any::<prop::sample::Index>(),
+        length in 0..20_usize,
+        piece in select(PIECES),
+    ) {
+        let instance = "[[vrrp_instance]]\nname = \"secretive\"\nversion = 3\n[vrrp_instance.authentication]\n\
+            type = \"hmac\"\nkey = \"o5e5a3e\"\n";
+        let text = format!("{}{instance}[timeouts.x]\n", render(&config));
+        let letters: Vec<char> = text.chars().collect();
+        let from = letters.len().saturating_sub(from.index(300)).max(1) - 1;
+        let to = (from + length).min(letters.len());
+        let before: String = letters[..from].iter().collect();
+        let after: String = letters[to..].iter().collect();
+        let key = "\nkey = \"o";
+        prop_assume!(before.contains(key) || after.contains(key));
+        if let Err(errors) = parse("f", &format!("{before}{piece}{after}")) {
+            prop_assert!(!errors.to_string().contains("5e5a3e"), "{}\nin:\n{}{}{}", errors, before, piece, after);
+        }
     }
 
     /// Whatever is wrong around it, and even inside of it, a password is not shown. (Its key must be legible.)

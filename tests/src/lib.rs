@@ -25,6 +25,7 @@ mod daemon;
 pub mod director;
 pub mod dnsd;
 pub mod ethtool;
+pub mod failover;
 pub mod hexdump;
 pub mod httpd;
 pub mod load;

@@ -1,8 +1,12 @@
 //! The lab itself: hosts, networks, and the cables between them.
 
+mod port;
+
 use std::process;
 
 use anyhow::{Context as _, Result};
+
+pub use port::Port;
 
 use crate::{
     Netns,
@@ -32,6 +36,14 @@ pub struct Lab {
 #[derive(Clone, Debug)]
 pub struct Network {
     bridge: String,
+}
+
+impl Network {
+    /// Its bridge in the lab's switch.
+    #[must_use]
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
 }
 
 impl Lab {
@@ -102,6 +114,20 @@ impl Lab {
     /// # Errors
     /// When the interface exists or an address is not one.
     pub fn plug(&mut self, host: &Netns, device: &str, network: &Network, addresses: &[&str]) -> Result<()> {
+        self.plug_in(host, device, network, addresses).map(drop)
+    }
+
+    /// The same; gives the switch's end of the cable.
+    ///
+    /// # Errors
+    /// As [`Lab::plug`].
+    pub fn plug_in(
+        &mut self,
+        host: &Netns,
+        device: &str,
+        network: &Network,
+        addresses: &[&str],
+    ) -> Result<Port> {
         self.ports += 1;
         let port = format!("port{}", self.ports);
         let bridge = &network.bridge;
@@ -115,7 +141,14 @@ impl Lab {
         self.programs.attach_xdp(&self.switch, &port, XdpProgram::Pass)?;
         self.switch.ip([format!("link set {port} up")])?;
         host.ip([format!("link set {device} up")])?;
-        host.ip(addresses.iter().map(|address| add_address(address, device)))
+        host.ip(addresses.iter().map(|address| add_address(address, device)))?;
+        Port::new(&self.switch, port, bridge.clone(), (host, device))
+    }
+
+    /// The machine that holds the networks' bridges and the ports.
+    #[must_use]
+    pub const fn switch(&self) -> &Netns {
+        &self.switch
     }
 
     /// Joins two hosts by a cable of their own, without a switch. Attach [`XdpProgram::Pass`] to the end that gets

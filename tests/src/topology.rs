@@ -232,7 +232,7 @@ fn director(lab: &mut Lab, outside: &Network) -> Result<Netns> {
     Ok(director)
 }
 
-fn client(lab: &mut Lab, outside: &Network, number: u8) -> Result<Client> {
+pub(crate) fn client(lab: &mut Lab, outside: &Network, number: u8) -> Result<Client> {
     let host = 10 + u16::from(number);
     let netns = lab.host(&format!("client{number}"))?;
     lab.plug(&netns, "eth0", outside, &[&format!("192.168.10.{host}/24"), &format!("fd00:10::{host}/64")])?;
@@ -246,17 +246,27 @@ fn inside_of_director(lab: &mut Lab, director: &Netns) -> Result<Network> {
     Ok(inside)
 }
 
-fn inside_of_router(lab: &mut Lab, outside: &Network, director: &Netns) -> Result<(Network, Option<Netns>)> {
+pub(crate) fn inside_of_router(
+    lab: &mut Lab,
+    outside: &Network,
+    director: &Netns,
+) -> Result<(Network, Option<Netns>)> {
     let inside = lab.network("lan")?;
     let router = lab.host("router")?;
     router.sysctl(FORWARD)?;
     lab.plug(&router, "eth0", outside, &["192.168.10.254/24", "fd00:10::254/64"])?;
     lab.plug(&router, "eth1", &inside, &["192.168.1.1/24", "fd00:1::1/64"])?;
-    director.ip(["route add 192.168.1.0/24 via 192.168.10.254", "route add fd00:1::/64 via fd00:10::254"])?;
+    director.ip(WAY_TO_SERVERS)?;
     Ok((inside, Some(router)))
 }
 
-fn real_server(lab: &mut Lab, inside: &Network, mode: Mode, number: u8, serve: bool) -> Result<RealServer> {
+pub(crate) fn real_server(
+    lab: &mut Lab,
+    inside: &Network,
+    mode: Mode,
+    number: u8,
+    serve: bool,
+) -> Result<RealServer> {
     let name = format!("Real {number}");
     let netns = lab.host(&format!("real{number}"))?;
     let host = 100 + number;
@@ -281,7 +291,11 @@ fn real_server(lab: &mut Lab, inside: &Network, mode: Mode, number: u8, serve: b
     Ok(RealServer { name, netns, ipv4, ipv6, http })
 }
 
-const FORWARD: &[(&str, &str)] = &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
+/// Where [`Mode::Tun`]'s router is.
+pub(crate) const WAY_TO_SERVERS: [&str; 2] =
+    ["route add 192.168.1.0/24 via 192.168.10.254", "route add fd00:1::/64 via fd00:10::254"];
+
+pub(crate) const FORWARD: &[(&str, &str)] = &[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")];
 
 /// IPv6 needs no setting: neighbour discovery speaks for the addresses of its own interface only.
 const QUIET_ABOUT_VIP: &[(&str, &str)] =

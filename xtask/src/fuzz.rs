@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Each target, and the longest input in bytes that is worth its time.
-const TARGETS: [(&str, u32); 8] = [
+const TARGETS: [(&str, u32); 9] = [
     ("config", 8192),
     ("datagram_answer", 600),
     ("http_answer", 4096),
@@ -30,6 +30,7 @@ const TARGETS: [(&str, u32); 8] = [
     ("orders_file", 4096),
     ("smtp_answer", 4096),
     ("socket_request", 4096),
+    ("vrrp_message", 1100),
 ];
 
 /// What the compiler adds for libFuzzer: counters of edges, and calls at comparisons.

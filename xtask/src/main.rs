@@ -76,7 +76,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup => {
             let tools = setup::ensure_ebpf(&workspace)?;
-            setup::ensure_packages(&workspace, &[Need::Lab, Need::Bench, Need::Fuzz])?;
+            setup::ensure_packages(&workspace, &[Need::Lab, Need::Bench, Need::Failover, Need::Fuzz])?;
             package::ensure_tools(&workspace)?;
             println!("eBPF toolchain: {}", tools.toolchain);
             println!("bpf-linker:     {}", tools.linker);
@@ -94,7 +94,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Bench { args } => {
             workspace::require_root("bench")?;
-            setup::ensure_packages(&workspace, &[Need::Lab, Need::Bench])?;
+            setup::ensure_packages(&workspace, &[Need::Lab, Need::Bench, Need::Failover])?;
             ebpf_build::build(&workspace)?;
             return Err(hand_over(&workspace, "bench", &args));
         }

@@ -33,6 +33,15 @@ impl Package {
         Self { name: name.to_owned(), shown_by: ShownBy::Command(command) }
     }
 
+    /// The same for a program that may be given by its whole path, where it is not for people to start.
+    pub fn shown_by(name: &str, program: &'static str) -> Self {
+        if program.starts_with('/') {
+            Self { name: name.to_owned(), shown_by: ShownBy::File(program.into()) }
+        } else {
+            Self::with_command(name, program)
+        }
+    }
+
     fn is_there(&self) -> bool {
         match &self.shown_by {
             ShownBy::Command(command) => find_command(command).is_some(),
@@ -48,8 +57,8 @@ impl Package {
     }
 }
 
-/// Packages whose installation on Debian starts a daemon which a developer's machine does not want.
-const SERVICES: [&str; 1] = ["haproxy"];
+/// Packages whose installation on Debian starts a daemon of the same name which a developer's machine does not want.
+const SERVICES: [&str; 3] = ["frr", "haproxy", "keepalived"];
 
 /// Installs those of `packages` whose content is not there.
 ///

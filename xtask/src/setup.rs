@@ -19,6 +19,8 @@ pub enum Need {
     Lab,
     /// What `bench traffic` compares xdirector with.
     Bench,
+    /// The other routers of the failover suite, and what they serve: test and bench.
+    Failover,
     /// libFuzzer, which is C++.
     Fuzz,
     /// Debian packages: the libraries that a program needs, and its symbols.
@@ -38,10 +40,14 @@ pub fn ensure_packages(workspace: &Workspace, needs: &[Need]) -> Result<()> {
         .flat_map(|need| match need {
             Need::Lab => [("iproute2", "ip"), ("ethtool", "ethtool"), ("curl", "curl")].as_slice(),
             Need::Bench => [("nftables", "nft"), ("haproxy", "haproxy")].as_slice(),
+            Need::Failover => {
+                [("keepalived", "keepalived"), ("frr", "/usr/lib/frr/vrrpd"), ("haproxy", "haproxy")]
+                    .as_slice()
+            }
             Need::Fuzz => [("g++", "c++")].as_slice(),
             Need::Package => [("dpkg-dev", "dpkg-shlibdeps"), ("binutils", "strip")].as_slice(),
         })
-        .map(|(package, command)| Package::with_command(package, command))
+        .map(|(package, shown_by)| Package::shown_by(package, shown_by))
         .collect();
     packages::ensure(workspace, &wanted)
 }

@@ -56,7 +56,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     }
     let built = options.unit || {
         steps.step("build", |workspace| {
-            setup::ensure_packages(workspace, &[Need::Lab])?;
+            setup::ensure_packages(workspace, &[Need::Lab, Need::Failover])?;
             ebpf_build::build(workspace)?;
             Ok(Counts::single("build", true))
         })

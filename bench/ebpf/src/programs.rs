@@ -14,6 +14,12 @@ fn xdirector(ctx: XdpContext) -> u32 {
     lb_ebpf::run(&ctx)
 }
 
+/// Tells the time by the connection table's clock, as the agent's code wants of each object.
+#[xdp]
+fn clock(ctx: XdpContext) -> u32 {
+    lb_ebpf::clock(&ctx)
+}
+
 /// The data plane, and then the packet as it was (or that of the next flow).
 #[xdp]
 fn wrapped(ctx: XdpContext) -> u32 {

@@ -10,7 +10,7 @@ use super::{FAILED, Route, unpack_opened};
 use crate::{
     maps,
     pipeline::Step,
-    settings, stats,
+    service, settings, stats,
     table::{self, Place},
 };
 
@@ -18,12 +18,13 @@ use crate::{
 ///
 /// # Errors
 /// [`Step::Open`] when the connection is over, or its real server's flags want to be looked at first;
-/// [`Verdict::DropServerGone`].
+/// [`Verdict::DropServerGone`]; [`Verdict::PassStandby`].
 #[inline(always)]
 pub fn follow(place: Place, flags: u8, now: u32) -> Result<(Route, &'static Server), Step> {
     let word = place.word();
     let route = Route { server: place.server(), direction: place.meta().direction(), place: place.index };
     let server = server_of(&route)?;
+    may_serve(&route, server)?;
     // This path ends here: the verifier would look at all that follows once more.
     if server.flags & server_flag::SPECIAL != 0 {
         return Err(Step::Open { known: true });
@@ -37,7 +38,7 @@ pub fn follow(place: Place, flags: u8, now: u32) -> Result<(Route, &'static Serv
 /// (any more).
 ///
 /// # Errors
-/// [`Verdict::DropServerGone`].
+/// [`Verdict::DropServerGone`]; [`Verdict::PassStandby`].
 #[inline(always)]
 pub fn follow_slowly(index: u32, flags: u8, now: u32) -> Result<Option<Route>, Verdict> {
     match connection_follow(index, flags.into(), now) {
@@ -60,6 +61,10 @@ fn try_follow(index: u32, flags: u8, now: u32) -> Result<Option<Route>, Verdict>
     let Some(place) = Place::at(index) else { return Ok(None) };
     let word = place.word();
     let route = Route { server: place.server(), direction: place.meta().direction(), place: place.index };
+    if let Some(server) = maps::server(route.server) {
+        // Before anything else: what is not served changes nothing.
+        may_serve(&route, server)?;
+    }
     let Some(last_seen) = go_on(place, word, flags, now) else { return Ok(None) };
     let server = server_of(&route)?;
     if server.flags & server_flag::SPECIAL != 0 && !stays(&route, server.flags, word.state())? {
@@ -100,13 +105,29 @@ pub fn server_of(route: &Route) -> Result<&'static Server, Verdict> {
     }
 }
 
+/// Whether packets may take this route now. Those to a server may not while its virtual server is on standby: another director
+/// serves it, and the connection waits here as it is. Answers are translated all the same, as IPVS does: those that were
+/// under way when the role went would otherwise reach the client from an address that it does not know, and it would end
+/// the connection.
+///
+/// # Errors
+/// [`Verdict::PassStandby`].
+#[inline(always)]
+pub fn may_serve(route: &Route, server: &Server) -> Result<(), Verdict> {
+    if route.direction as u32 == Direction::Forward as u32 && service::is_on_standby(server.role) {
+        return Err(Verdict::PassStandby);
+    }
+    Ok(())
+}
+
 /// The same for what goes with a connection but is none of its own packets: an ICMP error, a later fragment.
 ///
 /// # Errors
-/// [`Verdict::DropServerGone`], also when the way leads to a server that is gone.
+/// [`Verdict::PassStandby`]; [`Verdict::DropServerGone`], also when the way leads to a server that is gone.
 #[inline(always)]
 pub fn living_server_of(route: &Route) -> Result<&'static Server, Verdict> {
     let server = server_of(route)?;
+    may_serve(route, server)?;
     if server.flags & server_flag::GONE != 0 && route.direction as u32 == Direction::Forward as u32 {
         return Err(Verdict::DropServerGone);
     }

@@ -49,7 +49,7 @@ impl Agent {
         }
     }
 
-    fn is_check(&self, id: &CheckId) -> bool {
+    pub(super) fn is_check(&self, id: &CheckId) -> bool {
         let servers =
             self.positions.get(&id.service).map(|&at| &self.config.virtual_servers[at].real_servers);
         let server =

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Agent, Ending, Incoming, events::Severity, give_memory_back, report, unix_now};
+use super::{Agent, Ending, Incoming, events::Severity, report, unix_now};
 use crate::{
     api::{
         ConnectionBatch, Request, ServerAddress,
@@ -37,9 +37,13 @@ impl Agent {
             Request::Events(reply) => drop(reply.send(self.events.list())),
             Request::Reload(reply) => {
                 drop(reply.send(self.reload(incoming).await));
-                give_memory_back();
+                self.gives_back_at = Some(Instant::now() + super::MEMORY_KEPT);
             }
             Request::Order { order, reply } => drop(reply.send(self.order(&order))),
+            Request::Vrrp(reply) => drop(reply.send(self.vrrp_status().unwrap_or_default())),
+            Request::VrrpOrder { instance, resume, reply } => {
+                drop(reply.send(self.vrrp_order(&instance, resume)));
+            }
             Request::Stop { stop, reply } => return Some(stopped(stop.detach, reply)),
         }
         None

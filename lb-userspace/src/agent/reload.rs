@@ -1,12 +1,18 @@
 //! Taking a new configuration while serving: all of it or nothing.
 
+mod few;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
-use super::{Agent, Incoming, changes::spawn_metrics, events::Severity, open_pins, unix_now};
+use few::{few_changes, has_same_checks};
+
+use super::{
+    Agent, Incoming, changes::spawn_metrics, events::Severity, failover::assign_roles, open_pins, unix_now,
+};
 use crate::{
     api::types::{LastReload, Reloaded},
     config::{self, Config},
@@ -84,7 +90,8 @@ impl Agent {
         } else {
             Some(spawn_metrics(&new, &self.to_agent).await.map_err(|error| format!("{error:#}"))?)
         };
-        if let Err(error) = self.reopen_if_needed(&new).await {
+        let few = few_changes(&self.config, &new).filter(|_| self.inputs.draining.is_empty());
+        if let Err(error) = self.reopen_if_needed(&new, few.as_deref()).await {
             if let Some(Some(task)) = metrics {
                 task.abort();
             }
@@ -103,6 +110,7 @@ impl Agent {
         let before = std::mem::replace(&mut self.config, new);
         self.source = source;
         self.inputs.now = unix_now();
+        assign_roles(&mut self.inputs.roles, &self.config);
         // With a hundred thousand servers, looking for those that came and went takes longer than all the rest.
         let has_same_servers = self.config.has_same_servers(&before);
         if !has_same_servers || !self.inputs.draining.is_empty() {
@@ -111,8 +119,16 @@ impl Agent {
             self.inputs.draining.follow(&served, Some(&before), &self.config, self.inputs.now);
             self.tell_leavers(&before, &drained_before);
         }
-        self.forget_reports();
-        let outcomes = self.take_configuration();
+        let outcomes = match &few {
+            Some(changed) => {
+                self.forget_few_reports(changed);
+                self.take_few(changed)
+            }
+            None => {
+                self.forget_reports();
+                self.take_configuration()
+            }
+        };
         if !has_same_servers {
             let known: BTreeSet<IpAddr> = self.resolutions.keys().copied().collect();
             let targets = self.set_targets();
@@ -127,16 +143,26 @@ impl Agent {
                 BTreeSet::new()
             }
         };
-        let done = self.reconcile(&damaged);
+        let done = match &few {
+            Some(_) => self.reconcile_some(outcomes.keys().chain(&damaged).copied().collect(), &damaged),
+            None => self.reconcile(&damaged),
+        };
         let repaired: Vec<ServiceId> = damaged.into_iter().collect();
         self.tell_repaired(&repaired);
-        self.open_check_path().await;
-        self.set_checks();
+        if !few.as_ref().is_some_and(|changed| has_same_checks(&before, &self.config, changed)) {
+            self.open_check_path().await;
+            self.set_checks();
+        }
         self.tell_outcomes(&outcomes);
         if !has_same_servers {
             self.forget_servers();
         }
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        if let Err(error) = self.follow_vrrp(incoming) {
+            // The next reload tries again.
+            self.events.tell(Severity::Bad, "vrrp", format!("{error:#}"));
+            warnings.push(format!("{error:#}"));
+        }
         if done.failed > 0 {
             warnings.push(format!(
                 "the kernel refuses {} changes, which are tried again: see `xdirector events`",
@@ -173,17 +199,25 @@ impl Agent {
 
     /// Settings that stand in the program itself, interfaces, and more servers than the maps hold, need the program to be
     /// loaded again: it takes the place of the old one in one step.
-    async fn reopen_if_needed(&mut self, new: &Config) -> anyhow::Result<()> {
+    async fn reopen_if_needed(&mut self, new: &Config, few: Option<&[usize]>) -> anyhow::Result<()> {
         let old = &self.config.director;
         let is_attached_right =
             old.interfaces == new.director.interfaces && old.xdp_mode == new.director.xdp_mode;
+        if is_attached_right
+            && self.plane.has_settings_of(new)
+            && few.is_some_and(|changed| self.has_room_for_few(new, changed))
+        {
+            return Ok(());
+        }
         let mut inputs_draining = self.inputs.draining.clone();
         if !new.has_same_servers(&self.config) {
             inputs_draining.follow(&self.plane.observe(), Some(&self.config), new, unix_now());
         }
         let wanted = {
             // With every server up: as much room as it can ever need.
-            let inputs = crate::desired::Inputs { draining: inputs_draining, ..Default::default() };
+            let mut roles = self.inputs.roles.clone();
+            assign_roles(&mut roles, new);
+            let inputs = crate::desired::Inputs { draining: inputs_draining, roles, ..Default::default() };
             desired_with(new, &inputs)
         };
         if is_attached_right && self.plane.has_settings_of(new) && self.plane.holds(&wanted)? {
@@ -210,6 +244,7 @@ impl Agent {
                 }
                 plane.lead_checks(&self.check_path);
                 self.plane = plane;
+                self.lead_roles();
             }
             Err(error) => {
                 self.plane.resume()?;

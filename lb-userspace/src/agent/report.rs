@@ -14,7 +14,7 @@ use crate::{
     api::{
         ConnectionBatch,
         types::{
-            CheckStatus, ConfigurationStatus, Connection, ConnectionTable, DataPlaneKind, Forward,
+            BoundTo, CheckStatus, ConfigurationStatus, Connection, ConnectionTable, DataPlaneKind, Forward,
             InterfaceStatus, NextHop, Persistence, Protocol, QuorumStatus, Rates, RealServerState,
             RealServerStatus, SorryServerStatus, Stats, Status, Totals, VirtualServerStatus, Work,
         },
@@ -91,6 +91,7 @@ impl Agent {
                 reason: self.unpinned.clone(),
                 adopted: self.plane.is_adopted(),
             },
+            vrrp: self.vrrp_status(),
             work: self.work_done(),
         })
     }
@@ -151,6 +152,7 @@ impl Agent {
                 forward: forward(sorry.forward),
                 active: quorum.is_some_and(|quorum| !quorum.is_up),
             }),
+            bound_to: virtual_server.bind_to.as_ref().map(|instance| self.bound_to(instance)),
             real_servers,
         })
     }
@@ -172,8 +174,25 @@ impl Agent {
             rates: Rates::default(),
             quorum: QuorumStatus { up: false, alive_weight: 0, quorum: 0, hysteresis: 0 },
             sorry_server: None,
+            bound_to: self.plane.service(id).and_then(|service| self.bound_by(service.role)),
             real_servers: leavers.map(|leaver| self.leaver(id, &leaver.server, readings)).collect(),
         })
+    }
+
+    /// How a virtual server is bound to an instance.
+    fn bound_to(&self, instance: &str) -> BoundTo {
+        BoundTo { instance: instance.to_owned(), served: self.is_served(instance) }
+    }
+
+    /// The same by the number of the instance's role; `None` for 0, and when there is no such instance any more.
+    fn bound_by(&self, role: u16) -> Option<BoundTo> {
+        let mut instances = self.inputs.roles.iter();
+        instances.find(|(_, number)| **number == role).map(|(instance, _)| self.bound_to(instance))
+    }
+
+    /// Whether the data plane serves the virtual servers that are bound to an instance.
+    fn is_served(&self, instance: &str) -> bool {
+        self.inputs.roles.get(instance).is_none_or(|role| self.plane.is_role_on(*role))
     }
 
     fn real_server(

@@ -58,9 +58,14 @@ impl Agent {
     /// have made room, and then at the next audit.
     pub(super) fn reconcile(&mut self, damaged: &BTreeSet<ServiceId>) -> Reconciled {
         let started = Instant::now();
+        let steps = reconcile(&self.wanted(), &self.plane.observe(), damaged);
+        self.take_steps(steps, started)
+    }
+
+    fn take_steps(&mut self, steps: Vec<Operation>, started: Instant) -> Reconciled {
         let mut done = Reconciled::default();
         let mut refused = Vec::new();
-        for operation in reconcile(&self.wanted(), &self.plane.observe(), damaged) {
+        for operation in steps {
             match self.apply(&operation) {
                 Ok(()) => done.count(&operation),
                 Err(_) => refused.push(operation),
@@ -77,6 +82,16 @@ impl Agent {
         }
         self.count_reconcile(started);
         done
+    }
+
+    /// The same for some virtual servers only.
+    pub(super) fn reconcile_some(
+        &mut self,
+        ids: BTreeSet<ServiceId>,
+        damaged: &BTreeSet<ServiceId>,
+    ) -> Reconciled {
+        let steps = ids.iter().filter_map(|id| self.operation_for(id, damaged.contains(id))).collect();
+        self.take_steps(steps, Instant::now())
     }
 
     fn apply(&mut self, operation: &Operation) -> anyhow::Result<()> {
@@ -117,6 +132,7 @@ impl Agent {
             }
         }
         self.count_reconcile(started);
+        self.tell_virtual_servers();
         for (id, old) in told {
             if let Some(new) = self.outcomes.get(&id).cloned() {
                 self.tell_changes(&id, &old, &new);

@@ -16,6 +16,7 @@ use super::{
     Agent, Incoming, Options,
     changes::spawn_metrics,
     events::{Events, Severity},
+    failover::assign_roles,
     open_pins, pins_directory, unix_now,
 };
 use crate::{
@@ -73,6 +74,8 @@ impl Agent {
         let store = orders::Store::new(&state_directory(&options), &config.director.instance);
         let mut inputs = Inputs { orders: load_orders(&store), now: unix_now(), ..Inputs::default() };
 
+        assign_roles(&mut inputs.roles, &config);
+
         // Without what is left the state is that of the configuration alone: enough to know the sizes.
         let wanted = desired_with(&config, &inputs);
         let plane = match pins {
@@ -108,6 +111,8 @@ impl Agent {
             orders: store,
             health,
             check_path,
+            failover: None,
+            script_user: user.clone(),
             notifier: Notifier::new(user),
             mailer,
             metrics,
@@ -123,12 +128,13 @@ impl Agent {
             rates: Arc::default(),
             to_unfinished,
             to_links,
+            gives_back_at: None,
             was_reopened: false,
             _pins_lock: pins_lock,
             config,
             source,
         };
-        let mut incoming = Incoming { reports, changes, links, unfinished };
+        let mut incoming = Incoming { reports, changes, links, unfinished, failover: None };
         agent.take_configuration();
         let damaged = agent.plane.damaged(1)?.damaged;
         agent.reconcile(&damaged);
@@ -140,6 +146,8 @@ impl Agent {
         let director = agent.config.director.clone();
         agent.plane.attach(&director.interfaces, director.xdp_mode).await?;
         agent.set_checks();
+        // Last: a director that cannot serve yet had better not be master.
+        agent.follow_vrrp(&mut incoming)?;
         Ok((agent, incoming))
     }
 
@@ -190,9 +198,17 @@ impl Agent {
     pub(super) fn say_missing_addresses(&self) {
         let own: BTreeSet<IpAddr> =
             self.links.iter().flat_map(|link| link.addresses.iter().copied()).collect();
+        let by_vrrp: BTreeSet<IpAddr> = self
+            .config
+            .vrrp
+            .instances
+            .iter()
+            .flat_map(|instance| instance.addresses.iter().chain(&instance.excluded_addresses))
+            .map(|one| one.address)
+            .collect();
         let wanted: BTreeSet<IpAddr> =
             self.config.virtual_servers.iter().map(|server| server.address).collect();
-        for address in wanted.difference(&own) {
+        for address in wanted.difference(&own).filter(|address| !by_vrrp.contains(address)) {
             tracing::warn!(
                 "virtual address {address} is on no interface of this machine; unless a router or another program brings its \
                  packets here: ip address add {address}/{} dev {}",

@@ -22,7 +22,10 @@ use serde::{
 };
 use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
 
-use super::types::{Connection, ErrorBody, Order, Ordered, Reloaded, StateEvent, Status, Stop};
+use super::{
+    types::{Connection, ErrorBody, Order, Ordered, Reloaded, StateEvent, Status, Stop},
+    vrrp::{VrrpOrder, VrrpStatus},
+};
 
 /// An agent that is silent for longer than this hangs; a status of ten thousand virtual servers takes far less.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -133,6 +136,25 @@ impl Client {
     /// See [`ClientError`].
     pub fn order(&self, order: &Order) -> Result<Ordered, ClientError> {
         self.parsed(self.post("/v1/servers", order)?)
+    }
+
+    /// `GET /v1/vrrp`.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn vrrp(&self) -> Result<VrrpStatus, ClientError> {
+        self.parsed(self.get("/v1/vrrp")?)
+    }
+
+    /// `POST /v1/vrrp/handover`, or `/v1/vrrp/resume`. Gives how VRRP is then.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn vrrp_order(&self, order: &VrrpOrder, resume: bool) -> Result<VrrpStatus, ClientError> {
+        let path = if resume { "/v1/vrrp/resume" } else { "/v1/vrrp/handover" };
+        self.parsed(self.post(path, order)?)
     }
 
     /// `POST /v1/stop`. The agent ends after its answer, so its socket may still be there for a moment.

@@ -5,10 +5,64 @@ use std::collections::BTreeMap;
 use lb_common::verdict::{Event, Verdict};
 
 use super::types::{
-    CheckStatus, ConfigurationStatus, ConnectionTable, DataPlaneKind, Forward, InterfaceStatus, LastReload,
-    NextHop, Override, Persistence, Protocol, QuorumStatus, Rates, RealServerState, RealServerStatus,
-    SorryServerStatus, Stats, Status, Totals, VirtualServerStatus, Work, XdpMode,
+    BoundTo, CheckStatus, ConfigurationStatus, ConnectionTable, DataPlaneKind, Forward, InterfaceStatus,
+    LastReload, NextHop, Override, Persistence, Protocol, QuorumStatus, Rates, RealServerState,
+    RealServerStatus, SorryServerStatus, Stats, Status, Totals, VirtualServerStatus, Work, XdpMode,
 };
+use super::vrrp::{
+    TrackedStatus, VrrpChecksums, VrrpGroupStatus, VrrpInstanceStatus, VrrpStatus, VrrpWeight,
+};
+
+/// One instance in a group, with something in every field.
+pub(crate) fn vrrp() -> VrrpStatus {
+    VrrpStatus {
+        instances: vec![VrrpInstanceStatus {
+            name: "VI_50".into(),
+            state: "MASTER".into(),
+            since_seconds: 3661,
+            reason: "nothing heard from 192.168.10.2 for 3.609 s".into(),
+            interface: "eth0".into(),
+            virtual_router_id: 50,
+            version: 2,
+            master: Some("192.168.10.1".parse().unwrap()),
+            master_priority: Some(102),
+            advert_interval_seconds: 1.0,
+            priority: 100,
+            effective_priority: 102,
+            weights: vec![VrrpWeight { track: "script haproxy".into(), weight: 2 }],
+            faults: vec!["interface eth1 is down".into()],
+            handed_over: false,
+            source: Some("192.168.10.1".parse().unwrap()),
+            addresses: vec!["192.168.10.50/32".into()],
+            sent: 3700,
+            sent_zero: 1,
+            send_errors: 2,
+            received: 4,
+            received_zero: 1,
+            discarded: BTreeMap::from([("checksum".to_owned(), 3)]),
+            checksums: VrrpChecksums { pseudo_header: 3, rfc9568: 1 },
+            announced: 10,
+            restored: 1,
+            became_master: 2,
+            released_master: 1,
+        }],
+        groups: vec![VrrpGroupStatus {
+            name: "VRRP1".into(),
+            state: "MASTER".into(),
+            instances: vec!["VI_50".into()],
+        }],
+        tracked: vec![TrackedStatus {
+            track: "script haproxy".into(),
+            up: Some(true),
+            number: None,
+            detail: "exit code 0".into(),
+        }],
+        unknown_vrid: 7,
+        guard: Some(true),
+        warnings: vec!["no real-time priority: operation not permitted".into()],
+        longest_delay_seconds: 0.0012,
+    }
+}
 
 /// Two virtual servers; the first with two real servers, of which one drains and has two checks.
 pub(crate) fn status() -> Status {
@@ -46,6 +100,7 @@ pub(crate) fn status() -> Status {
                     forward: Forward::Nat,
                     active: false,
                 }),
+                bound_to: Some(BoundTo { instance: "VI_50".into(), served: true }),
                 real_servers: vec![draining(stats, rates), unreachable(stats, rates)],
             },
             VirtualServerStatus {
@@ -60,6 +115,7 @@ pub(crate) fn status() -> Status {
                 rates: Rates::default(),
                 quorum: QuorumStatus { up: false, alive_weight: 0, quorum: 1, hysteresis: 0 },
                 sorry_server: None,
+                bound_to: None,
                 real_servers: Vec::new(),
             },
         ],
@@ -78,6 +134,7 @@ pub(crate) fn status() -> Status {
             reason: None,
             adopted: true,
         },
+        vrrp: Some(vrrp()),
         work: Work {
             reloads_succeeded: 1,
             reloads_failed: 2,

@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     ConnectionBatch, Request,
     types::{Connection, ErrorBody, Stop},
+    vrrp::VrrpOrder,
 };
 use crate::metrics;
 
@@ -56,6 +57,9 @@ pub(super) const ROUTES: &[Route] = &[
     ("/v1/events", || get(events)),
     ("/v1/reload", || post(reload)),
     ("/v1/servers", || post(order)),
+    ("/v1/vrrp", || get(vrrp)),
+    ("/v1/vrrp/handover", || post(handover)),
+    ("/v1/vrrp/resume", || post(resume)),
     ("/v1/stop", || post(stop)),
     ("/v1/openapi.json", || get(openapi)),
     ("/metrics", || get(metrics::answer)),
@@ -100,6 +104,24 @@ async fn order(State(agent): State<Agent>, body: Body) -> Result<Response, Refus
     let ordered = ask(&agent, |reply| Request::Order { order, reply }).await?;
     let ordered = ordered.map_err(|reason| Refusal(StatusCode::NOT_FOUND, reason))?;
     Ok(Json(ordered).into_response())
+}
+
+async fn vrrp(State(agent): State<Agent>) -> Result<Response, Refusal> {
+    Ok(Json(ask(&agent, Request::Vrrp).await?).into_response())
+}
+
+async fn handover(State(agent): State<Agent>, body: Body) -> Result<Response, Refusal> {
+    vrrp_order(&agent, body, false).await
+}
+
+async fn resume(State(agent): State<Agent>, body: Body) -> Result<Response, Refusal> {
+    vrrp_order(&agent, body, true).await
+}
+
+async fn vrrp_order(agent: &Agent, body: Body, resume: bool) -> Result<Response, Refusal> {
+    let VrrpOrder { instance } = parsed(&body_of(body).await?, "an object with instance")?;
+    let done = ask(agent, |reply| Request::VrrpOrder { instance, resume, reply }).await?;
+    Ok(Json(done.map_err(|reason| Refusal(StatusCode::CONFLICT, reason))?).into_response())
 }
 
 async fn stop(State(agent): State<Agent>, body: Body) -> Result<Response, Refusal> {

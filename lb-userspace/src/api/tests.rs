@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     client::ClientError,
-    samples::status,
+    samples::{status, vrrp},
     socket::SocketError,
     types::{ErrorBody, Forward, Protocol},
     *,

@@ -10,6 +10,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::vrrp::VrrpStatus;
+
 pub use super::order::{Action, Order};
 
 /// Answer of `GET /v1/status`: the whole director at one moment.
@@ -41,6 +43,8 @@ pub struct Status {
     pub configuration: ConfigurationStatus,
     /// Where the data plane outlives the agent.
     pub persistence: Persistence,
+    /// Who has the virtual addresses; null without VRRP in the configuration.
+    pub vrrp: Option<VrrpStatus>,
     /// What the agent has done and how long it took.
     pub work: Work,
 }
@@ -183,6 +187,8 @@ pub struct VirtualServerStatus {
     pub quorum: QuorumStatus,
     /// Who answers while it is not; null without one.
     pub sorry_server: Option<SorryServerStatus>,
+    /// The VRRP instance that it is bound to; null: none, it is always served.
+    pub bound_to: Option<BoundTo>,
     /// In the configuration's order; then those that have been taken out of it and still have connections.
     pub real_servers: Vec<RealServerStatus>,
 }
@@ -209,6 +215,15 @@ pub struct SorryServerStatus {
     pub forward: Forward,
     /// Whether it answers now.
     pub active: bool,
+}
+
+/// The VRRP instance by which a virtual server is served or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundTo {
+    /// Its name.
+    pub instance: String,
+    /// Whether the data plane serves the virtual server now: this director is the instance's master.
+    pub served: bool,
 }
 
 /// One real server of one virtual server.

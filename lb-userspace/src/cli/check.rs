@@ -38,11 +38,14 @@ fn check(path: &Path, out: &mut impl Write, err: &mut impl Write) -> anyhow::Res
 fn summary(config: &Config) -> String {
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let real_servers = config.virtual_servers.iter().map(|one| one.real_servers.len()).sum();
-    format!(
-        "{}, {}",
-        count(config.virtual_servers.len(), "virtual server"),
-        count(real_servers, "real server")
-    )
+    let mut parts =
+        vec![count(config.virtual_servers.len(), "virtual server"), count(real_servers, "real server")];
+    // Most files have none, and then it says nothing of them.
+    let vrrp =
+        [(config.vrrp.instances.len(), "VRRP instance"), (config.vrrp.sync_groups.len(), "sync group")];
+    parts
+        .extend(vrrp.into_iter().filter(|(number, _)| *number > 0).map(|(number, what)| count(number, what)));
+    parts.join(", ")
 }
 
 #[cfg(test)]
@@ -71,6 +74,25 @@ mod tests {
         );
         assert_eq!((err.as_str(), error), ("", None));
         assert_eq!(out, "web.toml: ok: 1 virtual server, 2 real servers\n");
+    }
+
+    #[test]
+    fn vrrp_is_counted_where_there_is_some() {
+        let instance = |name: &str, vrid: u8| {
+            format!(
+                "[[vrrp_instance]]\nname = \"{name}\"\ninterface = \"eth0\"\nvirtual_router_id = {vrid}\n\
+                 addresses = [\"192.0.2.{vrid}\"]\n"
+            )
+        };
+        let director = "director.interfaces = [\"eth0\"]\n";
+        let (out, err, error) = check_text(&format!("{director}{}", instance("a", 1)));
+        assert_eq!((err.as_str(), error), ("", None));
+        assert_eq!(out, "web.toml: ok: 0 virtual servers, 0 real servers, 1 VRRP instance\n");
+        let group = "[[vrrp_sync_group]]\nname = \"g\"\ninstances = [\"a\", \"b\"]\n";
+        let (out, err, error) =
+            check_text(&format!("{director}{}{}{group}", instance("a", 1), instance("b", 2)));
+        assert_eq!((err.as_str(), error), ("", None));
+        assert_eq!(out, "web.toml: ok: 0 virtual servers, 0 real servers, 2 VRRP instances, 1 sync group\n");
     }
 
     #[test]

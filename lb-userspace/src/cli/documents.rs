@@ -45,7 +45,7 @@ pub struct ManArgs {
     pub directory: PathBuf,
 }
 
-/// Writes a page for the program and one for every subcommand, and prints their paths.
+/// Writes a page for the program and one for every subcommand that is for people, and prints their paths.
 ///
 /// # Errors
 ///
@@ -64,7 +64,8 @@ fn write_pages(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     // `help` only repeats what the other pages say.
     let mut cli = Cli::command().disable_help_subcommand(true);
     cli.build();
-    let subcommands: Vec<_> = cli.get_subcommands().cloned().collect();
+    let subcommands: Vec<_> =
+        cli.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
     let source = format!("xdirector {}", env!("CARGO_PKG_VERSION"));
     std::iter::once(cli)
         .chain(subcommands)
@@ -83,7 +84,9 @@ mod tests {
     use super::*;
 
     fn subcommands() -> Vec<String> {
-        Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
+        let cli = Cli::command();
+        let visible = cli.get_subcommands().filter(|command| !command.is_hide_set());
+        visible.map(|command| command.get_name().to_owned()).collect()
     }
 
     #[test]

@@ -100,6 +100,32 @@ impl<'d> Table<'d> {
         expected: &str,
         mut convert: impl FnMut(&DeValue<'_>) -> Result<T, Problem>,
     ) -> Read<Vec<Field<T>>> {
+        self.elements(key, report, expected, |element, _| convert(element.get_ref()))
+    }
+
+    /// The same where an element may also be a table, which is not read yet.
+    pub(super) fn list_or_tables<T>(
+        &mut self,
+        key: &'static str,
+        report: &mut Report<'_>,
+        expected: &str,
+        mut convert: impl FnMut(&DeValue<'_>) -> Result<T, Problem>,
+    ) -> Read<Vec<Field<Either<'d, T>>>> {
+        self.elements(key, report, expected, |element, place| match element.get_ref() {
+            DeValue::Table(entries) => {
+                Ok(Either::Table(Table::new(place.path.clone(), place.at.clone(), entries)))
+            }
+            value => convert(value).map(Either::Value),
+        })
+    }
+
+    fn elements<T>(
+        &mut self,
+        key: &'static str,
+        report: &mut Report<'_>,
+        expected: &str,
+        mut convert: impl FnMut(&'d Spanned<DeValue<'d>>, &Place) -> Result<T, Problem>,
+    ) -> Read<Vec<Field<T>>> {
         self.entry(key, report).and_then(|Field { value, place }| {
             let Some(elements) = value.get_ref().as_array() else {
                 report.error(&place, values::wrong_type(value.get_ref(), expected));
@@ -107,8 +133,8 @@ impl<'d> Table<'d> {
             };
             let mut fields = Vec::with_capacity(elements.len());
             for (index, element) in elements.iter().enumerate() {
-                let place = report.place(format!("{}[{index}]", place.path), key == secret::KEY, element);
-                match convert(element.get_ref()) {
+                let place = report.place(format!("{}[{index}]", place.path), secret::is_key(key), element);
+                match convert(element, &place) {
                     Ok(value) => fields.push(Field { value, place }),
                     Err(problem) => report.error(&place, problem),
                 }
@@ -188,7 +214,7 @@ impl<'d> Table<'d> {
             && !self.known.contains(&key)
         {
             self.refused.push(key);
-            let mut place = report.place(self.path_of(key), key == secret::KEY, value);
+            let mut place = report.place(self.path_of(key), secret::is_key(key), value);
             place.at = name.span();
             let problem = problem().suggest(values::nearest(key, &self.known));
             report.error(&place, problem);
@@ -220,7 +246,7 @@ impl<'d> Table<'d> {
                     tables.push(Table::new(path, element.span(), entries));
                 }
                 other => {
-                    let place = report.place(path, key == secret::KEY, element);
+                    let place = report.place(path, secret::is_key(key), element);
                     report.error(&place, values::wrong_type(other, &expected));
                 }
             }
@@ -253,7 +279,8 @@ impl<'d> Table<'d> {
             if self.known.contains(&name) || self.refused.contains(&name) {
                 continue;
             }
-            let mut place = report.place(self.path_of(name), secret::is_secret(name), value);
+            let is_secret = secret::is_secret(name) || self.path.as_deref().is_some_and(secret::is_vault);
+            let mut place = report.place(self.path_of(name), is_secret, value);
             place.at = key.span();
             let problem = Problem::new("unknown key")
                 .expected(values::one_of(&self.known))
@@ -266,7 +293,7 @@ impl<'d> Table<'d> {
         self.known.push(key);
         match self.entries.get(key) {
             Some(value) => {
-                let place = report.place(self.path_of(key), key == secret::KEY, value);
+                let place = report.place(self.path_of(key), secret::is_key(key), value);
                 Read::Given(Field { value, place })
             }
             // The line that cannot be read may well be this key's.

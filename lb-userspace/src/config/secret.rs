@@ -3,16 +3,29 @@
 /// What stands in the place of a secret.
 pub(super) const HIDDEN: &str = "***";
 
-/// The only key that holds a secret. Others are guessed from their names: unknown keys, headers, broken lines.
-pub(super) const KEY: &str = "password";
+/// The keys that hold secrets, and the table around some of them, which is shown nowhere when it is no table. Others are
+/// guessed from their names: unknown keys, headers, broken lines.
+const KEYS: [&str; 4] = ["password", "key", "keys", "authentication"];
 
 /// Parts of the names of keys and headers that hold secrets.
-const WORDS: [&str; 9] =
-    ["password", "passwd", "passphrase", "secret", "token", "authorization", "cookie", "api-key", "api_key"];
+const WORDS: [&str; 6] = ["pass", "auth", "key", "secret", "token", "cookie"];
+
+/// Keys that sound like it.
+const OTHERS: [&str; 2] = ["password_file", "key_id"];
+
+/// Whether this key of the reference holds a secret.
+pub(super) fn is_key(key: &str) -> bool {
+    KEYS.contains(&key)
+}
+
+/// Whether the table at `path` is there for secrets: whatever it holds under a name that is not known may be one.
+pub(super) fn is_vault(path: &str) -> bool {
+    path.ends_with(".authentication")
+}
 
 /// Whether the value of `key` is a secret. Mistyped keys count too: their values are shown when they are refused.
 pub(super) fn is_secret(key: &str) -> bool {
-    if key == "password_file" {
+    if OTHERS.contains(&key) {
         return false;
     }
     // Longer than any key by far; the comparison below would cost.
@@ -20,7 +33,9 @@ pub(super) fn is_secret(key: &str) -> bool {
         return true;
     }
     let key = key.to_ascii_lowercase();
-    WORDS.iter().any(|word| key.contains(word)) || strsim::damerau_levenshtein(&key, KEY) <= 3
+    WORDS.iter().any(|word| key.contains(word))
+        || strsim::damerau_levenshtein(&key, "password") <= 3
+        || strsim::damerau_levenshtein(&key, "key") <= 1
 }
 
 /// Whether a line that could not be read may hold a secret.
@@ -55,9 +70,32 @@ mod tests {
         {
             assert!(is_secret(key), "{key}");
         }
-        for key in
-            ["password_file", "path", "paths", "payload", "port", "user", "router_id", "to", "host", "server"]
+        for key in ["key", "keys", "Key", "kye", "ky", "hmac_key", "api-key", "auth_pass", "authentification"]
         {
+            assert!(is_secret(key), "{key}");
+        }
+        for key in [
+            "password_file",
+            "path",
+            "paths",
+            "payload",
+            "port",
+            "user",
+            "router_id",
+            "to",
+            "host",
+            "server",
+            "key_id",
+            "type",
+            "mode",
+            "name",
+            "weight",
+            "state",
+            "via",
+            "vmac",
+            "version",
+            "priority",
+        ] {
             assert!(!is_secret(key), "{key}");
         }
     }
@@ -69,5 +107,6 @@ mod tests {
         assert_eq!(hidden("[1, { é\"password\"=\"x\" }]"), "[1, { é\"password\"= ***");
         assert_eq!(hidden("\"/var/lib/password-store\""), "\"/var/lib/password-store\"");
         assert_eq!(hidden("\"/?a=1\""), "\"/?a=1\"");
+        assert_eq!(hidden("[{ id = 1, key = \"x\" }, 2]"), "[{ id = 1, key = ***");
     }
 }

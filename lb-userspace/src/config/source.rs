@@ -5,6 +5,9 @@
 //!                      same               new: parsed with the head
 //! ```
 //!
+//! Everything about VRRP is in the head, or the text is not cut. A virtual server names an instance of it, which is the same for
+//! old and new ones; an instance names virtual servers, for which the parser is told the names of those that stay.
+//!
 //! A shortcut and nothing else: wherever it could come to another result than [`super::parse`], or there is anything to
 //! say about the file, the whole text is parsed.
 
@@ -12,11 +15,12 @@ use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
     ops::Range,
+    sync::Arc,
 };
 
 use super::{
     Config, ConfigErrors, Diagnostic, Forward, MAX_HEALTH_CHECKS, MAX_REAL_SERVERS, MAX_VIRTUAL_SERVERS,
-    Protocol, VirtualServer, parse,
+    Protocol, VirtualServer, parse, parse_beside,
 };
 
 /// Begins the piece of a virtual server.
@@ -190,44 +194,48 @@ fn assemble(
     }
     let mut part = head.to_owned();
     part.extend(fresh.iter().map(|&index| &text[pieces[index].clone()]));
-    let (part, warnings) = parse(name, &part).ok()?;
+    let kept: Vec<usize> = from.iter().filter_map(|index| *index).collect();
+    // VRRP instances may track them.
+    let others: HashSet<&str> = kept.iter().map(|&index| old.virtual_servers[index].name.as_str()).collect();
+    let (part, warnings) = parse_beside(name, &part, &others).ok()?;
+    // What virtual servers are checked against: those that are kept have been checked against the old one.
     let is_same_head = part.director.router_id == old.director.router_id
+        && part.vrrp == old.vrrp
         && part.mail.is_some() == old.mail.is_some()
         && part.virtual_servers.len() == fresh.len();
     if !warnings.is_empty() || !is_same_head {
         return None;
     }
-    let Config { director, timeouts, metrics, mail, virtual_servers: parsed } = part;
-    let kept: Vec<usize> = from.iter().filter_map(|index| *index).collect();
+    let Config { director, timeouts, metrics, mail, vrrp, virtual_servers: parsed } = part;
     if kept.iter().collect::<HashSet<_>>().len() != kept.len() {
         // One piece twice: two virtual servers of one name.
         return None;
     }
     if fresh.first().is_some_and(|&index| from[index].is_none())
-        && !get_along(&parsed, kept.iter().map(|&index| &old.virtual_servers[index]))
+        && !get_along(&parsed, kept.iter().map(|&index| &*old.virtual_servers[index]))
     {
         return None;
     }
     let mut parsed = fresh.into_iter().zip(parsed).filter(|(index, _)| from[*index].is_none());
-    let virtual_servers: Option<Vec<VirtualServer>> = from
+    let virtual_servers: Option<Vec<Arc<VirtualServer>>> = from
         .iter()
         .map(|index| match index {
             Some(index) => old.virtual_servers.get(*index).cloned(),
             None => parsed.next().map(|(_, server)| server),
         })
         .collect();
-    let config = Config { director, timeouts, metrics, mail, virtual_servers: virtual_servers? };
+    let config = Config { director, timeouts, metrics, mail, vrrp, virtual_servers: virtual_servers? };
     is_in_limits(&config).then_some(config)
 }
 
 /// Whether no rule between virtual servers says anything about a `fresh` one beside one that was there. Says no more often
 /// than the rules do.
-fn get_along<'c>(fresh: &[VirtualServer], mut others: impl Iterator<Item = &'c VirtualServer>) -> bool {
+fn get_along<'c>(fresh: &[Arc<VirtualServer>], mut others: impl Iterator<Item = &'c VirtualServer>) -> bool {
     let names: HashSet<&str> = fresh.iter().map(|one| one.name.as_str()).collect();
     let addresses: HashSet<(IpAddr, u16, Protocol)> =
         fresh.iter().map(|one| (one.address, one.port, one.protocol)).collect();
     let mut translated: HashMap<(Protocol, IpAddr), Vec<u16>> = HashMap::new();
-    for (protocol, server) in fresh.iter().flat_map(nat_servers) {
+    for (protocol, server) in fresh.iter().flat_map(|one| nat_servers(one)) {
         translated.entry((protocol, server.0)).or_default().push(server.1);
     }
     others.all(|one| {

@@ -1,5 +1,10 @@
 //! From the tables of the file to a [`Config`]: which keys there are, their defaults, and the rules between them.
 
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
 use toml::de::DeValue;
 
 use super::{
@@ -14,6 +19,7 @@ mod mail;
 mod probe;
 mod real_server;
 mod virtual_server;
+mod vrrp;
 
 const DEFAULT_MAX_CONNECTIONS: u32 = 1_048_576;
 
@@ -23,25 +29,37 @@ struct Facts {
     router_id: Option<String>,
     /// Whether there is `[mail]`.
     has_mail: Option<bool>,
+    /// The VRRP instances.
+    bindable: vrrp::Bindable,
 }
 
-/// Reads the whole file. `None` means that `report` holds at least one error.
-pub(super) fn config(mut root: Table<'_>, report: &mut Report<'_>) -> Option<Config> {
+/// Reads the whole file. `others` are names of virtual servers that the file has besides those in this text. `None` means
+/// that `report` holds at least one error.
+pub(super) fn config(mut root: Table<'_>, others: &HashSet<&str>, report: &mut Report<'_>) -> Option<Config> {
     let director = director(&mut root, report);
     let timeouts = timeouts(&mut root, report);
     let metrics = mail::metrics(&mut root, report);
     let mail = mail::mail(&mut root, report);
+    let has_mail = mail.as_ref().map(Option::is_some);
+    let interfaces = director.as_ref().map(|director| &director.interfaces[..]);
+    let mut vrrp = vrrp::read(&mut root, &vrrp::Surroundings { interfaces, has_mail }, report);
     let facts = Facts {
         router_id: director.as_ref().map(|director| director.router_id.clone()),
-        has_mail: mail.as_ref().map(Option::is_some),
+        has_mail,
+        bindable: std::mem::take(&mut vrrp.bindable),
     };
-    let virtual_servers = virtual_servers(&mut root, facts, report);
+    let (virtual_servers, mut names) = virtual_servers(&mut root, facts, report);
+    for name in others {
+        names.add(name);
+    }
+    let vrrp = vrrp.finish(&names, report);
     root.finish(report);
     Some(Config {
         director: director?,
         timeouts: timeouts?,
         metrics: metrics?,
         mail: mail?,
+        vrrp: vrrp?,
         virtual_servers: virtual_servers?,
     })
 }
@@ -107,17 +125,19 @@ fn timeouts(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<Timeouts> {
     Some(Timeouts { tcp: tcp?, tcp_fin: tcp_fin?, udp: udp? })
 }
 
+/// The virtual servers, `None` when an error was reported, and their names.
 fn virtual_servers(
     root: &mut Table<'_>,
     facts: Facts,
     report: &mut Report<'_>,
-) -> Option<Vec<super::VirtualServer>> {
+) -> (Option<Vec<Arc<super::VirtualServer>>>, vrrp::Names) {
     let tables = match root.tables("virtual_server", "[[virtual_server]]", report) {
         Read::Absent => Vec::new(),
-        Read::Wrong => return None,
+        Read::Wrong => return (None, vrrp::Names::of(BTreeMap::new(), true)),
         Read::Given(field) => field.value,
     };
-    if tables.is_empty() && !report.is_damaged() {
+    // Who only wants virtual addresses has no virtual server.
+    if tables.is_empty() && !report.is_damaged() && !facts.bindable.has_instances() {
         let place = Place { path: "virtual_server".to_owned(), at: 0..0, value: None };
         report.warning(&place, Problem::new("there is none, so nothing will be balanced"));
     }
@@ -129,8 +149,8 @@ fn virtual_servers(
 
     let mut rules = virtual_server::Rules::new(facts);
     let servers: Vec<_> = tables.into_iter().map(|table| rules.read(table, report)).collect();
-    rules.finish(report);
-    servers.into_iter().collect()
+    let names = rules.finish(report);
+    (servers.into_iter().map(|server| server.map(Arc::new)).collect(), names)
 }
 
 /// The host name, or a stand-in where it is no usable `router_id`.

@@ -14,9 +14,12 @@ mod address;
 mod http;
 mod text;
 mod time;
+mod vrrp;
 mod words;
 
-pub(super) use address::{check_address, listen, port, real_address, virtual_address};
+pub(super) use address::{
+    check_address, instance_address, listen, neighbour, network, port, real_address, service, virtual_address,
+};
 pub(super) use http::{
     header_name, header_value, hex, host, md5, method, name_in_host, regex, request_path, status,
 };
@@ -24,8 +27,12 @@ pub(super) use text::{
     absolute_path, command, dns_name, helo, host_name, mail_address, mail_server, password, payload, record,
     user, user_name,
 };
-pub(super) use time::{delay, duration, pace, patience};
-pub(super) use words::{nearest, one_of};
+pub(super) use time::{delay, duration, heartbeat, pace, patience, pause, silence};
+pub(super) use vrrp::{
+    Vmac, advert_interval, authentication, checksum, exact_interval, hmac_key, hmac_mode, label, process,
+    short_password, state, version, vmac, weight,
+};
+pub(super) use words::{nearest, nearest_name, one_of};
 
 /// A flag of `scheduler_flags`: the scheduler it belongs to and what it switches on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +65,7 @@ pub(super) fn instance(value: &DeValue<'_>) -> Result<String, Problem> {
     name(value, 32, allowed, expected)
 }
 
-/// `virtual_server.name`.
+/// `virtual_server.name`, and names of everything about VRRP.
 pub(super) fn server_name(value: &DeValue<'_>) -> Result<String, Problem> {
     let expected = "1 to 64 of A-Z, a-z, 0-9, \".\", \"_\" and \"-\"";
     name(value, 64, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'), expected)
@@ -157,6 +164,12 @@ pub(super) fn integer(value: &DeValue<'_>, range: RangeInclusive<u32>) -> Result
         Some(number) => Ok(number),
         None => Err(Problem::new("out of range").expected(expected)),
     }
+}
+
+/// An integer in a range within a byte.
+pub(super) fn byte(value: &DeValue<'_>, range: RangeInclusive<u8>) -> Result<u8, Problem> {
+    let number = integer(value, u32::from(*range.start())..=u32::from(*range.end()))?;
+    Ok(u8::try_from(number).expect("the range says so"))
 }
 
 /// A value of the wrong TOML type.

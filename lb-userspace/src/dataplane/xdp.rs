@@ -13,6 +13,7 @@ mod mapped;
 pub mod pins;
 mod probe;
 mod ranges;
+mod roles;
 mod stats;
 mod syscall;
 mod tables;
@@ -49,6 +50,7 @@ pub use conntable::Listed;
 pub use load::{LoadError, OBJECT, PROGRAM, Sizes};
 pub use pins::{Pins, remove_pinned};
 pub use probe::{CheckPath, Namespace, Veth};
+pub use roles::Roles;
 pub use stats::StatsReader;
 
 use super::{Audit, DataPlane};
@@ -57,6 +59,7 @@ use crate::{
     desired::{Server, ServerId, Service, ServiceId, State},
     netlink::{Link, Resolution},
     reconcile::Operation,
+    vrrp::driver,
 };
 use conntable::{Import, Imported};
 use keeper::{Keeper, Sweeper};
@@ -81,6 +84,7 @@ pub struct XdpPlane {
     check_attachment: Option<Attachment>,
     ebpf: Ebpf,
     tables: Tables,
+    roles: Arc<Roles>,
     sweeper: Arc<Mutex<Sweeper>>,
     memory: Arc<conntable::Memory>,
     /// The connections of a table of another size, until the program is attached.
@@ -199,11 +203,29 @@ impl XdpPlane {
         Ok(self.sizes.holds(&tables::sizes_for(desired)?))
     }
 
+    /// Whether the maps also hold other settings of virtual servers that are there, with as many servers.
+    pub fn has_room_for(&self, changed: impl Iterator<Item = Service>) -> bool {
+        let needed = changed.map(|service| layout::slots_needed(&service)).sum::<u64>();
+        let slots = u32::try_from((self.tables.slots_in_use() + needed) * 2).unwrap_or(u32::MAX);
+        self.sizes.holds(&Sizes { max_connections: 0, services: 0, servers: 0, slots })
+    }
+
     /// Whether the program was loaded with the settings that a configuration asks for; else it must be opened again.
     pub fn has_settings_of(&self, config: &Config) -> bool {
         let keys = self.settings.hash_keys;
         let wanted = load::settings(self.clock, config.director.max_connections, &config.timeouts, keys);
         wanted == self.settings
+    }
+
+    /// Which roles this machine has: what VRRP sets and the program goes by. With pins it is the same map after another load, also
+    /// by another agent; without them every load begins without any role.
+    pub fn roles(&self) -> Arc<dyn driver::Roles> {
+        Arc::<Roles>::clone(&self.roles)
+    }
+
+    /// Whether virtual servers with this role are served; always true of role 0, which needs none.
+    pub fn is_role_on(&self, role: u16) -> bool {
+        self.roles.is_on(role)
     }
 
     /// Where the data plane is pinned; `None` when it ends with this process.

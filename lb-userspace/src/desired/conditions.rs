@@ -118,6 +118,7 @@ pub fn outcome(virtual_server: &VirtualServer, inputs: &Inputs) -> Outcome {
         flags: virtual_server.scheduler_flags,
         expire_nodest: virtual_server.expire_nodest,
         expire_quiescent: virtual_server.expire_quiescent,
+        role: virtual_server.bind_to.as_ref().and_then(|name| inputs.roles.get(name)).copied().unwrap_or(0),
         servers,
     };
     Outcome {

@@ -66,6 +66,30 @@ fn a_failing_check_takes_a_server_out_and_a_passing_one_brings_it_back() {
 }
 
 #[test]
+fn a_bound_virtual_server_has_the_role_of_its_instance() {
+    let mut config = configuration("", &TWO);
+    let inputs =
+        Inputs { roles: [("VI_1".to_owned(), 1), ("VI_2".to_owned(), 2)].into(), ..Inputs::default() };
+    let role = |config: &Config| desired_with(config, &inputs)[&service()].role;
+    assert_eq!(role(&config), 0);
+    std::sync::Arc::make_mut(&mut config.virtual_servers[0]).bind_to = Some("VI_2".to_owned());
+    assert_eq!(role(&config), 2);
+}
+
+#[test]
+fn what_drains_keeps_its_role() {
+    let mut before = configuration("", &TWO);
+    std::sync::Arc::make_mut(&mut before.virtual_servers[0]).bind_to = Some("VI_1".to_owned());
+    let after = Config { virtual_servers: Vec::new(), ..before.clone() };
+    let mut inputs = Inputs { roles: [("VI_1".to_owned(), 7)].into(), ..Inputs::default() };
+    let served = desired_with(&before, &inputs);
+    inputs.draining.follow(&served, Some(&before), &after, 0);
+    let left = desired_with(&after, &inputs);
+    assert_eq!(left[&service()].role, 7);
+    assert_eq!(servers(&left[&service()]), ["10.0.0.1 leaving", "10.0.0.2 leaving"]);
+}
+
+#[test]
 fn inhibited_servers_keep_their_connections() {
     let config = configuration("on_failure = \"inhibit\"", &TWO);
     let inputs = Inputs { reports: [report("10.0.0.1:80", false)].into(), ..Inputs::default() };

@@ -96,7 +96,7 @@ pub async fn attempt(server: &ServerId, check: &HealthCheck, tools: &Tools) -> O
 }
 
 /// Details hold servers' words, and end in logs and on terminals: printable and short whatever a probe made of them.
-fn tidy(mut detail: String) -> String {
+pub(crate) fn tidy(mut detail: String) -> String {
     if detail.chars().any(char::is_control) {
         detail = detail.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
     }

@@ -1,4 +1,5 @@
-//! The page: what the agent and its data plane did. [`super::servers`] adds the servers.
+//! The page: what the agent and its data plane did. [`super::servers`] adds the servers, [`super::vrrp`] the
+//! VRRP instances.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use prometheus_client::{
     collector::Collector, encoding::DescriptorEncoder, encoding::text, registry::Registry,
 };
 
-use super::{labels::Families, servers};
+use super::{labels::Families, servers, vrrp};
 use crate::api::types::{Status, Work};
 
 /// Writes the page in the OpenMetrics text format, with its end mark, in many small pieces.
@@ -32,7 +33,8 @@ impl Collector for Page {
         data_plane(&mut families, status)?;
         configuration(&mut families, status)?;
         work(&mut families, &status.work)?;
-        servers::write(&mut families, status)
+        servers::write(&mut families, status)?;
+        vrrp::write(&mut families, status.vrrp.as_ref())
     }
 }
 

@@ -48,6 +48,15 @@ fn virtual_servers(families: &mut Families<'_>, servers: &[VirtualServerStatus])
             family.flag(&[("virtual_server", &server.name)], sorry.active)?;
         }
     }
+    let mut family = families.gauge(
+        "xdirector_virtual_server_served",
+        "1 if it is served here: this director is master of the VRRP instance that it is bound to.",
+    )?;
+    for server in servers {
+        if let Some(bound) = &server.bound_to {
+            family.flag(&[("virtual_server", &server.name)], bound.served)?;
+        }
+    }
     let mut family =
         families.gauge("xdirector_virtual_server_connections", "Its connections, as IPVS counts them.")?;
     for server in servers {

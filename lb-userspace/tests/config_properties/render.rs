@@ -11,6 +11,8 @@ use lb_userspace::config::{
     check::{HealthCheck, Http, HttpRequest, Probe, Tls, Via},
 };
 
+use crate::render_vrrp;
+
 /// The file. Every key is spelt out, but real servers say only what their virtual server does not say.
 pub fn render(config: &Config) -> String {
     let mut file = File(String::new());
@@ -27,20 +29,21 @@ pub fn render(config: &Config) -> String {
     if let Some(one) = &config.mail {
         mail(one, &mut file);
     }
+    render_vrrp::vrrp(&config.vrrp, &mut file);
     for server in &config.virtual_servers {
         virtual_server(server, &mut file);
     }
     file.0
 }
 
-struct File(String);
+pub struct File(String);
 
 impl File {
-    fn header(&mut self, header: &str) {
+    pub fn header(&mut self, header: &str) {
         writeln!(self.0, "{header}").expect("memory");
     }
 
-    fn key(&mut self, key: &str, value: impl Display) {
+    pub fn key(&mut self, key: &str, value: impl Display) {
         writeln!(self.0, "{key} = {value}").expect("memory");
     }
 }
@@ -82,6 +85,9 @@ fn virtual_server(server: &VirtualServer, file: &mut File) {
     file.key("name", quote(&server.name));
     file.key("address", quote(service));
     file.key("protocol", quote(server.protocol));
+    if let Some(instance) = &server.bind_to {
+        file.key("bind_to", quote(instance));
+    }
     file.key("scheduler", quote(server.scheduler));
     let SchedulerFlags { port, fallback } = server.scheduler_flags;
     let flags = [(port, "port"), (fallback, "fallback")].into_iter().filter(|(on, _)| *on);
@@ -236,15 +242,15 @@ fn bytes(key: &str, bytes: &[u8]) -> String {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn command(command: Option<&Command>) -> String {
+pub fn command(command: Option<&Command>) -> String {
     list(command.iter().flat_map(|command| &command.0).map(quote))
 }
 
-fn time(time: Duration) -> String {
+pub fn time(time: Duration) -> String {
     let millis = time.as_millis();
     let (hours, minutes, seconds) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1000 % 60);
     match millis % 1000 {
@@ -253,10 +259,10 @@ fn time(time: Duration) -> String {
     }
 }
 
-fn quote(word: impl Display) -> String {
+pub fn quote(word: impl Display) -> String {
     format!("\"{}\"", word.to_string().replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-fn list(words: impl Iterator<Item = String>) -> String {
+pub fn list(words: impl Iterator<Item = String>) -> String {
     format!("[{}]", words.collect::<Vec<_>>().join(", "))
 }

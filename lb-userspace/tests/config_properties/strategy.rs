@@ -15,12 +15,16 @@ use lb_userspace::config::{
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
+use crate::strategy_vrrp::{self, vrrp};
+
 /// Any configuration without errors.
 pub fn config() -> impl Strategy<Value = Config> {
-    (director(), timeouts(), option::of(metrics()), option::of(mail()), vec(virtual_server(), 0..5)).prop_map(
-        |(director, timeouts, metrics, mail, mut virtual_servers)| {
+    let servers = vec((virtual_server(), option::of(any::<prop::sample::Index>())), 0..5);
+    (director(), timeouts(), option::of(metrics()), option::of(mail()), vrrp(), servers).prop_map(
+        |(director, timeouts, metrics, mail, mut vrrp, servers)| {
+            let mut virtual_servers = Vec::new();
             // Names and addresses must be unique: the index becomes part of both.
-            for (index, server) in virtual_servers.iter_mut().enumerate() {
+            for (index, (mut server, instance)) in servers.into_iter().enumerate() {
                 let number = u8::try_from(index).expect("a few");
                 write!(server.name, "{index}").expect("memory");
                 let old = server.address;
@@ -31,8 +35,14 @@ pub fn config() -> impl Strategy<Value = Config> {
                     }
                 }
                 server.mail &= mail.is_some();
+                server.bind_to = instance
+                    .filter(|_| !vrrp.instances.is_empty())
+                    .map(|index| index.get(&vrrp.instances).name.clone());
+                virtual_servers.push(std::sync::Arc::new(server));
             }
-            Config { director, timeouts, metrics, mail, virtual_servers }
+            let names: Vec<_> = virtual_servers.iter().map(|server| server.name.clone()).collect();
+            strategy_vrrp::finish(&mut vrrp, mail.is_some(), &names);
+            Config { director, timeouts, metrics, mail, vrrp, virtual_servers }
         },
     )
 }
@@ -124,6 +134,7 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
                 address: service.ip(),
                 port,
                 protocol,
+                bind_to: None,
                 scheduler,
                 scheduler_flags: SchedulerFlags {
                     port: has_flags && by_port,
@@ -374,14 +385,14 @@ fn scripts() -> impl Strategy<Value = (Option<Command>, Option<Command>)> {
     (option::of(script()), option::of(script()))
 }
 
-fn script() -> impl Strategy<Value = Command> {
+pub fn script() -> impl Strategy<Value = Command> {
     ("/[ -.0-~]{1,20}", vec("[ -~]{0,20}", 0..4)).prop_map(|(program, mut arguments)| {
         arguments.insert(0, program);
         Command(arguments)
     })
 }
 
-fn millis(range: RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
+pub fn millis(range: RangeInclusive<u64>) -> impl Strategy<Value = Duration> {
     range.prop_map(Duration::from_millis)
 }
 

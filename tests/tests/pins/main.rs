@@ -2,10 +2,18 @@
 
 mod million;
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+};
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, Map, MapData};
 use lab::{bpffs::BpfMount, registry, require_director};
+use lb_common::{ABI_VERSION, map_name, server, service::MAX_ROLES};
 use lb_userspace::{
     config::{self, Config, Forward, Scheduler, SchedulerFlags},
     dataplane::{
@@ -15,6 +23,7 @@ use lb_userspace::{
     desired::{Server, Service, ServiceId, State},
     reconcile::reconcile,
 };
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use proptest::{
     prelude::*,
     test_runner::{Config as Cases, TestRunner},
@@ -90,12 +99,12 @@ fn any_state() -> impl Strategy<Value = State> {
         servers.retain(|server| seen.insert(server.address));
         servers
     });
-    let service = (0..Scheduler::ALL.len(), servers, any::<[bool; 3]>()).prop_map(
-        |(scheduler, servers, [expire_nodest, expire_quiescent, flag])| {
+    let service = (0..Scheduler::ALL.len(), servers, any::<[bool; 3]>(), 0u16..3).prop_map(
+        |(scheduler, servers, [expire_nodest, expire_quiescent, flag], role)| {
             let scheduler = Scheduler::ALL[scheduler];
             let has_flags = matches!(scheduler, Scheduler::Sh | Scheduler::Mh);
             let flags = SchedulerFlags { port: flag && has_flags, fallback: flag && has_flags };
-            Service { scheduler, flags, expire_nodest, expire_quiescent, servers }
+            Service { scheduler, flags, expire_nodest, expire_quiescent, role, servers }
         },
     );
     let id = (1u8..6, any::<bool>()).prop_map(|(host, udp)| ServiceId {
@@ -157,6 +166,7 @@ fn many(services: u16) -> State {
                 flags: SchedulerFlags::default(),
                 expire_nodest: true,
                 expire_quiescent: false,
+                role: 0,
                 servers: vec![server(1), server(2)],
             };
             (id, service)
@@ -187,6 +197,128 @@ fn maps_grow_and_keep_what_they_held() -> Result<()> {
     Ok(())
 }
 
+/// The same with other roles: the n-th virtual server has `role(n)`.
+fn with_roles(mut state: State, role: impl Fn(u16) -> u16) -> State {
+    for (number, service) in (0..).zip(state.values_mut()) {
+        service.role = role(number);
+    }
+    state
+}
+
+/// A new agent over the same maps, one that needs larger ones, and one with another connection table: none of them takes or
+/// gives a role, and what the first has open still switches the last one's program.
+#[test]
+fn roles_outlive_every_change_of_the_maps() -> Result<()> {
+    require_director!("roles_outlive_every_change_of_the_maps");
+    let place = Place::new()?;
+    let state = with_roles(many(4), |number| number % 3);
+    let mut plane = place.open(&config(1024), &state)?;
+    bring(&mut plane, &state)?;
+    let is_on = |plane: &XdpPlane| [0, 1, 2, 3].map(|role| plane.is_role_on(role));
+    ensure!(is_on(&plane) == [true, false, false, false], "a new data plane has {:?}", is_on(&plane));
+    let roles = plane.roles();
+    roles.set(1, true);
+    roles.set(3, true);
+    roles.set(3, false);
+    ensure!(is_on(&plane) == [true, true, false, false]);
+    ensure!(bring(&mut plane, &state)? == 0, "a role is no part of what is compared");
+    place.attach(&mut plane)?;
+    drop(plane);
+
+    let mut again = place.open(&config(1024), &state)?;
+    ensure!(again.is_adopted() && again.observe() == state && is_on(&again) == [true, true, false, false]);
+    place.attach(&mut again)?;
+
+    let more = with_roles(many(2000), |number| number % 5);
+    ensure!(!again.holds(&more)?, "2000 virtual servers fit into the smallest maps");
+    let mut grown = place.open(&config(1024), &more)?;
+    ensure!(grown.observe() == state && is_on(&grown) == [true, true, false, false]);
+    // VRRP goes on while the agent is busy with that.
+    roles.set(2, true);
+    bring(&mut grown, &more)?;
+    place.attach(&mut grown)?;
+    drop(again);
+    ensure!(grown.observe() == more && is_on(&grown) == [true, true, true, false]);
+
+    let mut another = place.open(&config(4096), &more)?;
+    place.attach(&mut another)?;
+    drop(grown);
+    roles.set(1, false);
+    ensure!(is_on(&another) == [true, false, true, false]);
+    Ok(())
+}
+
+/// The guard's way: the map by its descriptor, mapped into memory as anybody can.
+#[test]
+fn the_map_of_roles_works_without_the_data_plane() -> Result<()> {
+    require_director!("the_map_of_roles_works_without_the_data_plane");
+    let place = Place::new()?;
+    let (config, state) = (config(1024), many(1));
+    let mut plane = place.open(&config, &state)?;
+    bring(&mut plane, &state)?;
+    place.attach(&mut plane)?;
+    let roles = plane.roles();
+    roles.set(7, true);
+    let map = roles.map().context("the data plane is pinned")?;
+    drop((plane, roles));
+    let bytes = NonZeroUsize::new(MAX_ROLES as usize * size_of::<u64>()).context("some roles")?;
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let words = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, &map, 0) }?.cast::<AtomicU64>();
+    // SAFETY: eight of the words just mapped, shared by atomic access only.
+    let word = |role: usize| unsafe { words.add(role).as_ref() };
+    ensure!(word(7).load(SeqCst) != 0 && word(6).load(SeqCst) == 0);
+    word(7).store(0, SeqCst);
+    word(6).store(1, SeqCst);
+    // SAFETY: the mapping made above, which nobody uses any more.
+    unsafe { munmap(words.cast(), bytes.get()) }?;
+    let plane = place.open(&config, &state)?;
+    ensure!(plane.is_role_on(6) && !plane.is_role_on(7));
+    Ok(())
+}
+
+#[test]
+fn a_data_plane_that_is_not_pinned_has_no_map_for_others() -> Result<()> {
+    require_director!("a_data_plane_that_is_not_pinned_has_no_map_for_others");
+    let plane = XdpPlane::load(&config(1024), &many(1), false)?;
+    let roles = plane.roles();
+    ensure!(roles.map().is_none());
+    // Numbers that no virtual server can have change nothing.
+    roles.set(0, false);
+    roles.set(u16::MAX, true);
+    ensure!(plane.is_role_on(0) && !plane.is_role_on(u16::MAX) && !plane.is_role_on(1));
+    Ok(())
+}
+
+/// Connections of servers that were taken out wait for the role that their virtual server has now.
+#[test]
+fn servers_that_were_taken_out_follow_a_change_of_roles() -> Result<()> {
+    require_director!("servers_that_were_taken_out_follow_a_change_of_roles");
+    let place = Place::new()?;
+    let config = config(1024);
+    let before = with_roles(many(3), |_| 1);
+    let mut plane = place.open(&config, &before)?;
+    bring(&mut plane, &before)?;
+    let (id, service) = before.iter().nth(1).context("three virtual servers")?;
+    let number = plane.servers_of(id).next().context("two real servers")?.1;
+    let mut after = before.clone();
+    after.insert(*id, Service { role: 2, servers: vec![service.servers[1]], ..service.clone() });
+    ensure!(bring(&mut plane, &after)? == 1);
+    ensure!(plane.gone_number(&service.servers[0].id(*id), Forward::Nat) == Some(number));
+    let map = place.path().join(format!("v{ABI_VERSION}/1/maps/{}", map_name::SERVERS));
+    let entries: Array<_, server::Server> = Array::try_from(Map::Array(MapData::from_pin(map)?))?;
+    let role = |number: u32| anyhow::Ok(entries.get(&number, 0)?.role);
+    ensure!(role(number)? == 2, "the server that was taken out has role {}", role(number)?);
+    let stays = plane.servers_of(id).next().context("a real server")?.1;
+    ensure!(role(stays)? == 2);
+    for other in before.keys().filter(|other| *other != id) {
+        for (_, number) in plane.servers_of(other) {
+            ensure!(role(number)? == 1);
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn an_unfinished_generation_is_removed_and_the_finished_one_stays() -> Result<()> {
     require_director!("an_unfinished_generation_is_removed_and_the_finished_one_stays");
@@ -201,7 +333,7 @@ fn an_unfinished_generation_is_removed_and_the_finished_one_stays() -> Result<()
     drop(place.open(&config, &state)?);
     let generations = || -> Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(place.path().join(format!("v{}", lb_common::ABI_VERSION)))? {
+        for entry in fs::read_dir(place.path().join(format!("v{ABI_VERSION}")))? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         names.retain(|name| name.parse::<u64>().is_ok());
@@ -229,7 +361,7 @@ fn maps_that_are_not_what_they_should_be_are_not_taken() -> Result<()> {
     bring(&mut plane, &state)?;
     place.attach(&mut plane)?;
     drop(plane);
-    let maps = place.path().join(format!("v{}/1/maps", lb_common::ABI_VERSION));
+    let maps = place.path().join(format!("v{ABI_VERSION}/1/maps"));
     // Another map of the same place: as if another version had made it.
     fs::rename(maps.join("SLOTS"), maps.join("OTHER")).context("the pins are ours")?;
     fs::rename(maps.join("COUNTERS"), maps.join("SLOTS"))?;

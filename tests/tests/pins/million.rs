@@ -33,6 +33,7 @@ fn a_million_connections_are_kept() -> Result<()> {
         flags: SchedulerFlags::default(),
         expire_nodest: true,
         expire_quiescent: false,
+        role: 0,
         servers: (1..=4).map(server).collect(),
     };
     let before = resident_kilobytes()?;

@@ -22,6 +22,7 @@ mod schedulers;
 mod services;
 mod setup;
 mod size_and_life;
+mod standby;
 mod table;
 mod tcp_states;
 mod thresholds;

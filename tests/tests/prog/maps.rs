@@ -41,6 +41,7 @@ pub fn can_be_mapped() -> Result<()> {
         map_name::TAGS,
         map_name::CONNECTIONS,
         map_name::FILTER,
+        map_name::ROLES,
     ] {
         let Some(Map::Array(data)) = ebpf.map(name) else { anyhow::bail!("{name} is no array map") };
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", data.fd().as_fd().as_raw_fd()))?;

@@ -30,7 +30,7 @@ use lb_userspace::{
 
 use crate::{
     case::Counts,
-    scene::{CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, INNER_MAC, Target, known_port},
+    scene::{CLIENT_MAC, CLIENTS, Client, DIRECTOR_MAC, INNER_MAC, Target, VIRTUAL_MAC, known_port},
 };
 
 /// The program with its maps.
@@ -74,8 +74,30 @@ impl Plane {
         for (target, hop, keeps_tags) in hops {
             plane.set_next_hop(*target, &Resolution::Resolved(hop.clone().into()), *keeps_tags);
         }
-        plane.set_macs(&[DIRECTOR_MAC, INNER_MAC].into());
+        plane.set_macs(&[DIRECTOR_MAC, INNER_MAC, VIRTUAL_MAC].into());
         Ok(Self { plane })
+    }
+
+    /// Makes virtual servers need a role, as `bind_to` in their configuration does.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn bind(&mut self, role: u16, is_bound: impl Fn(&ServiceId) -> bool) -> Result<()> {
+        let observed = self.plane.observe();
+        let mut wanted = observed.clone();
+        for (_, service) in wanted.iter_mut().filter(|(id, _)| is_bound(id)) {
+            service.role = role;
+        }
+        for operation in reconcile(&wanted, &observed, &BTreeSet::new()) {
+            self.plane.apply(&operation)?;
+        }
+        ensure!(self.plane.observe() == wanted && self.plane.damaged(1)?.damaged.is_empty());
+        Ok(())
+    }
+
+    /// VRRP says whether this director has a role.
+    pub fn set_role(&self, role: u16, has: bool) {
+        self.plane.roles().set(role, has);
     }
 
     /// Runs the program on a packet from an interface. `metadata` bytes stand in front of the packet.

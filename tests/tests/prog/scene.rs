@@ -34,6 +34,8 @@ pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
 pub const DIRECTOR_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
 /// The director on [`SERVERS`].
 pub const INNER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
+/// A virtual router of the director's on [`CLIENTS`] (RFC 9568 section 7.3).
+pub const VIRTUAL_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 51];
 /// The real server.
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 2];
 /// The real server to which connections move.

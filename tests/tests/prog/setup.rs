@@ -2,6 +2,7 @@
 //! run one after the other.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::{self, Command},
@@ -22,6 +23,7 @@ use crate::{
         MODES, Mode, NARROW, NARROW_MTU, ON_A_STICK, PLAIN, SAME_PORT, SERVER_MAC, SERVERS, Target, V4, V6,
         tunnel_source,
     },
+    standby::ROLE,
 };
 
 /// Which configuration.
@@ -38,6 +40,8 @@ pub enum Setup {
     /// For every way of forwarding the virtual server [`LEAVING`], with two real servers: its own, and of weight 0 that of
     /// [`ARRIVING`].
     Moving,
+    /// The first two virtual servers of every way of forwarding, scheduled by mh; the first of them needs [`ROLE`].
+    Bound,
 }
 
 /// Who the virtual servers of [`Setup::Scheduling`] are: a number for their address, scheduler, flags, the weights of their
@@ -83,7 +87,7 @@ pub const SCHEDULED: [(u8, Family, &str, &str, &[u32]); 33] = [
 pub const MIXED: u8 = 100;
 
 impl Setup {
-    const COUNT: usize = 5;
+    const COUNT: usize = 6;
 
     /// Runs `work` with the loaded program, inside the network namespace.
     ///
@@ -107,6 +111,7 @@ impl Setup {
         let (text, mut hops) = match self {
             Self::Scheduling => scheduling(),
             Self::Moving => (moving(&targets), Vec::new()),
+            Self::Bound => (forwarding(8192, &targets).replace("\"rr\"", "\"mh\""), Vec::new()),
             Self::Forwarding | Self::Random | Self::Small => {
                 (forwarding(self.max_connections(), &targets), Vec::new())
             }
@@ -116,7 +121,13 @@ impl Setup {
                 hops.push((target.server(), hop, target.number != ON_A_STICK));
             }
         }
-        Plane::load(&parse(&text)?, &hops)
+        let mut plane = Plane::load(&parse(&text)?, &hops)?;
+        if self == Self::Bound {
+            let bound: BTreeSet<_> =
+                targets.iter().filter(|target| target.number == PLAIN).map(Target::vip).collect();
+            plane.bind(ROLE, |id| bound.contains(&id.address))?;
+        }
+        Ok(plane)
     }
 
     fn max_connections(self) -> u32 {
@@ -126,7 +137,7 @@ impl Setup {
     fn targets(self) -> Vec<Target> {
         let numbers = match self {
             Self::Forwarding | Self::Random => PLAIN..=LAST,
-            Self::Small => PLAIN..=SAME_PORT,
+            Self::Small | Self::Bound => PLAIN..=SAME_PORT,
             Self::Moving => LEAVING..=ARRIVING,
             Self::Scheduling => return Vec::new(),
         };

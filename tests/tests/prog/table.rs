@@ -7,7 +7,7 @@ use lb_common::Verdict;
 
 use crate::{
     case::Case, changes, checks, forwarding, fragments, full_table, icmp, moving, odd, options, schedulers,
-    services, size_and_life, tcp_states, thresholds, vlan, way_back,
+    services, size_and_life, standby, tcp_states, thresholds, vlan, way_back,
 };
 
 /// Verdicts that no packet of BPF_PROG_TEST_RUN gets, with the reason.
@@ -32,6 +32,7 @@ pub fn all() -> Vec<Case> {
         moving::cases(),
         thresholds::cases(),
         checks::cases(),
+        standby::cases(),
     ]
     .into_iter()
     .flatten()

@@ -72,6 +72,9 @@ fn answers_match_their_schemas() {
     };
     let mut status = status();
     check("Status", serde_json::to_value(&status).unwrap());
+    check("Vrrp", serde_json::to_value(vrrp()).unwrap());
+    check("VrrpOrder", json!(crate::api::vrrp::VrrpOrder { instance: "VI_50".into() }));
+    status.vrrp = None;
     status.configuration.last_reload = None;
     status.persistence =
         crate::api::types::Persistence { pins: None, reason: Some("no".into()), adopted: false };

@@ -41,6 +41,15 @@ fn agent() -> Server {
             assert!(stop.detach, "the only stop that is sent here");
             reply.send(()).unwrap();
         }
+        Request::Vrrp(reply) => drop(reply.send(vrrp())),
+        Request::VrrpOrder { instance, resume, reply } => {
+            let answer = if instance == "VI_50" {
+                Ok(VrrpStatus { unknown_vrid: resume.into(), ..vrrp() })
+            } else {
+                Err(format!("there is no VRRP instance \"{instance}\"; there are VI_50"))
+            };
+            drop(reply.send(answer));
+        }
         Request::Connections { .. } => panic!("nobody asks for connections here"),
     })
 }
@@ -83,6 +92,22 @@ async fn orders_reach_the_agent_whole() {
         assert_eq!(ordered.servers[0].virtual_server, "dns");
         assert_eq!(ordered.servers[0].connections, 12);
     }
+}
+
+#[tokio::test]
+async fn vrrp_and_its_orders_reach_the_agent() {
+    let server = agent();
+    assert_eq!(server.ask(|client| client.vrrp().unwrap()).await, vrrp());
+    for resume in [false, true] {
+        let order = VrrpOrder { instance: "VI_50".into() };
+        let status = server.ask(move |client| client.vrrp_order(&order, resume).unwrap()).await;
+        assert_eq!(status.unknown_vrid, u64::from(resume));
+    }
+    let order = VrrpOrder { instance: "VI_51".into() };
+    let error = server.ask(move |client| client.vrrp_order(&order, false).unwrap_err()).await;
+    let ClientError::Refused { status, message } = error else { panic!("{error:?}") };
+    assert_eq!(status.as_u16(), 409);
+    assert!(message.contains("there are VI_50"), "{message}");
 }
 
 #[tokio::test]

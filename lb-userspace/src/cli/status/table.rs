@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::{
     View,
     words::{
-        count, duration, milliseconds, pinned, plain, protocol, quorum_lost, rate, reload_failure, remarks,
-        sorry_server,
+        count, duration, is_on_standby, milliseconds, pinned, plain, protocol, quorum_lost, rate,
+        reload_failure, remarks, sorry_server,
     },
 };
 use crate::api::{
@@ -15,7 +15,7 @@ use crate::api::{
 };
 
 /// As wide as a terminal is at least.
-pub(super) const COLUMNS: usize = 80;
+pub(in crate::cli) const COLUMNS: usize = 80;
 
 /// The status as text, at most 80 columns wide unless a name or address alone is wider.
 pub fn render(status: &Status, view: View, verdicts: bool) -> String {
@@ -67,6 +67,10 @@ fn head(text: &mut String, status: &Status) {
     line("Data plane", &format!("{dataplane} on {}", interfaces.join(", ")));
     if let Some(pinned) = pinned(&status.persistence) {
         line("Pinned", &pinned);
+    }
+    if let Some(vrrp) = &status.vrrp {
+        let states: Vec<_> = vrrp.instances.iter().map(|one| format!("{} {}", one.name, one.state)).collect();
+        line("VRRP", &states.join(", "));
     }
     if let Some(failure) = reload_failure(&status.configuration) {
         line("Reload", &failure);
@@ -142,6 +146,9 @@ fn servers(text: &mut String, virtual_servers: &[VirtualServerStatus]) {
             let _ = write!(title, "({}) ", scheduler_flags.join(","));
         }
         title.push_str(name);
+        if is_on_standby(virtual_server) {
+            title.push_str(", standby");
+        }
         let sums = numbers(
             &count(virtual_server.active, CONNECTIONS),
             &count(virtual_server.inactive, CONNECTIONS),
@@ -263,7 +270,7 @@ fn row(text: &mut String, left: &str, width: usize, cells: &str) {
 }
 
 /// Words after a label, wrapped under themselves.
-fn paragraph(text: &mut String, label: &str, words: &str) {
+pub(in crate::cli) fn paragraph(text: &mut String, label: &str, words: &str) {
     for line in wrapped(label, words, COLUMNS) {
         text.push_str(&line);
         text.push('\n');

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{table::COLUMNS, *};
 use crate::api::types::{
-    CheckStatus, ConfigurationStatus, ConnectionTable, DataPlaneKind, Forward, InterfaceStatus, LastReload,
-    Override, Persistence, Protocol, QuorumStatus, Rates, RealServerState, RealServerStatus,
+    BoundTo, CheckStatus, ConfigurationStatus, ConnectionTable, DataPlaneKind, Forward, InterfaceStatus,
+    LastReload, Override, Persistence, Protocol, QuorumStatus, Rates, RealServerState, RealServerStatus,
     SorryServerStatus, Stats, Totals, VirtualServerStatus, Work, XdpMode,
 };
 
@@ -54,6 +54,7 @@ fn virtual_server(name: &str, address: &str, real_servers: Vec<RealServerStatus>
         rates: Rates { connections: 16.92, ..Rates::default() },
         quorum: QuorumStatus { up: true, alive_weight: 1, quorum: 1, hysteresis: 0 },
         sorry_server: None,
+        bound_to: None,
         real_servers,
     }
 }
@@ -88,6 +89,7 @@ fn director(virtual_servers: Vec<VirtualServerStatus>) -> Status {
             last_reload: None,
         },
         persistence: Persistence { pins: None, reason: None, adopted: false },
+        vrrp: None,
         work: Work::default(),
         verdicts: BTreeMap::from([("nat-forward".into(), 77), ("drop-short".into(), 0), ("pass".into(), 5)]),
     }
@@ -314,6 +316,23 @@ fn eventful() -> Status {
         active: true,
     });
     director(vec![web])
+}
+
+#[test]
+fn a_virtual_server_on_standby_says_so() {
+    let mut web = virtual_server("web", "192.168.10.50:80", Vec::new());
+    web.bound_to = Some(BoundTo { instance: "VI_50".into(), served: false });
+    assert_text(
+        &director(vec![web.clone()]),
+        View::Servers,
+        "\
+Prot Address:Port Scheduler (flags) Name
+  -> Address:Port          Forward Weight State   Active Inactive    CPS
+TCP  192.168.10.50:80 wrr web, standby                24      680   16.9
+",
+    );
+    web.bound_to = Some(BoundTo { instance: "VI_50".into(), served: true });
+    assert!(!render(&director(vec![web]), View::Servers, false).contains("standby"));
 }
 
 #[test]

@@ -136,6 +136,18 @@ pub fn quorum_lost(virtual_server: &VirtualServerStatus) -> Option<String> {
     (!quorum.up).then(|| format!("quorum lost: weight {} is alive, {needed} is needed", quorum.alive_weight))
 }
 
+/// Whether a virtual server waits for this director to become master.
+pub fn is_on_standby(virtual_server: &VirtualServerStatus) -> bool {
+    virtual_server.bound_to.as_ref().is_some_and(|bound| !bound.served)
+}
+
+/// The VRRP instance of a virtual server, and whether it is served here.
+pub fn bound_to(virtual_server: &VirtualServerStatus) -> Option<String> {
+    let bound = virtual_server.bound_to.as_ref()?;
+    let here = if bound.served { "served here" } else { "standby" };
+    Some(format!("{}, {here}", bound.instance))
+}
+
 /// The sorry server and what it does.
 pub fn sorry_server(virtual_server: &VirtualServerStatus) -> Option<String> {
     let sorry = virtual_server.sorry_server?;

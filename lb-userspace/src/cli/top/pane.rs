@@ -10,7 +10,7 @@ use crate::{
     api::types::{CheckStatus, NextHop, RealServerStatus, Stats, VirtualServerStatus},
     cli::status::{
         table::wrapped,
-        words::{duration, milliseconds, plain, quorum_lost, remarks, short, sorry_server, utc},
+        words::{bound_to, duration, milliseconds, plain, quorum_lost, remarks, short, sorry_server, utc},
     },
 };
 
@@ -75,6 +75,9 @@ fn virtual_lines(server: &VirtualServerStatus, columns: usize) -> Vec<String> {
     let held = || format!("weight {} is alive, {} is needed", quorum.alive_weight, quorum.quorum);
     let words = quorum_lost(server).unwrap_or_else(held);
     lines.add("Quorum", words.trim_start_matches("quorum "));
+    if let Some(bound) = bound_to(server) {
+        lines.add("Bound to", &bound);
+    }
     if let Some(sorry) = sorry_server(server) {
         lines.add("Sorry server", sorry.trim_start_matches("sorry server "));
     }

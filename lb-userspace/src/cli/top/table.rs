@@ -19,7 +19,7 @@ use crate::{
         Status,
         types::{Rates, RealServerState, RealServerStatus, VirtualServerStatus},
     },
-    cli::status::words::{plain, quorum_lost, remarks, short, short_count},
+    cli::status::words::{is_on_standby, plain, quorum_lost, remarks, short, short_count},
 };
 
 /// The two lines above the table.
@@ -112,6 +112,8 @@ fn virtual_line(
     let up = server.real_servers.iter().filter(|real| real.state == RealServerState::Up).count();
     let (state, style) = if !server.quorum.up {
         ("no quorum".into(), theme.bad())
+    } else if is_on_standby(server) {
+        ("standby".into(), Style::new())
     } else if up == server.real_servers.len() {
         (format!("{up}/{up} up"), theme.good())
     } else {

@@ -72,6 +72,21 @@ pub(super) fn mail(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<Opti
     }))
 }
 
+/// Reads the key `mail` of whatever can change. `has_mail`: whether there is `[mail]`; `None` where that is wrong.
+pub(super) fn on_change(
+    table: &mut Table<'_>,
+    has_mail: Option<bool>,
+    report: &mut Report<'_>,
+) -> Read<bool> {
+    match table.value("mail", report, values::boolean) {
+        Read::Given(Field { value: true, place }) if has_mail == Some(false) => {
+            report.error(&place, Problem::new("to nobody").expected("a table [mail], or false"));
+            Read::Wrong
+        }
+        read => read,
+    }
+}
+
 fn recipients(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Vec<String>> {
     let expected =
         format!("an array of 1 to {MOST_RECIPIENTS} mail addresses, such as [\"admin@example.org\"]");

@@ -16,8 +16,9 @@ use super::{
         document::{Either, Field, Place, Read, Report, Table},
         values::{self, FlagKind},
     },
-    Facts,
+    Facts, mail,
     real_server::{Inherited, Own, Owner, RealServers, Service},
+    vrrp::Names,
 };
 
 /// The largest quorum: it and a hysteresis below it add up without overflow.
@@ -27,6 +28,8 @@ const LARGEST_QUORUM: u32 = i32::MAX.cast_unsigned();
 pub(super) struct Rules {
     facts: Facts,
     names: BTreeMap<String, usize>,
+    /// A name could not be read.
+    has_gaps: bool,
     addresses: BTreeMap<(IpAddr, u16, Protocol), Owner>,
     virtual_servers: usize,
     real_servers: RealServers,
@@ -55,6 +58,7 @@ impl Rules {
         Self {
             facts,
             names: BTreeMap::new(),
+            has_gaps: false,
             addresses: BTreeMap::new(),
             virtual_servers: 0,
             real_servers: RealServers::default(),
@@ -72,6 +76,7 @@ impl Rules {
         let address =
             address.required(&table, "address", "ADDRESS:PORT, such as \"192.168.10.50:80\"", report);
         let protocol = table.value("protocol", report, values::protocol).or(Protocol::Tcp);
+        let bind_to = self.bind_to(&mut table, address.as_ref().map(|field| field.value.0), report);
         let scheduler = table.value("scheduler", report, values::scheduler).or(Scheduler::Wlc);
         let scheduler_flags = scheduler_flags(&mut table, scheduler, report);
         let quorum = quorum(&mut table, report);
@@ -79,11 +84,12 @@ impl Rules {
         let alpha = table.value("alpha", report, values::boolean).or(false);
         let omega = table.value("omega", report, values::boolean).or(false);
         let connections = connections(&mut table, report);
-        let mail = self.mail(&mut table, report);
+        let mail = mail::on_change(&mut table, self.facts.has_mail, report).or_inherit(&self.facts.has_mail);
         let header = "[[virtual_server.health_check]]";
         let own = Own::read(&mut table, header, &self.facts, report);
         let real_servers = table.tables("real_server", "[[virtual_server.real_server]]", report);
 
+        self.has_gaps |= name.is_none();
         let name = name.map(|name| self.new_name(name, report));
         let address = address.map(|field| self.new_address(&field, protocol, report));
         let service = Service { address, protocol, index: self.virtual_servers };
@@ -108,6 +114,7 @@ impl Rules {
             address,
             port,
             protocol: protocol?,
+            bind_to: bind_to?,
             scheduler: scheduler?,
             scheduler_flags: scheduler_flags?,
             quorum: quorum.quorum?,
@@ -126,22 +133,33 @@ impl Rules {
         })
     }
 
-    /// Reports what is wrong with all of them together.
-    pub(super) fn finish(&self, report: &mut Report<'_>) {
+    /// Reports what is wrong with all of them together, and gives their names.
+    pub(super) fn finish(self, report: &mut Report<'_>) -> Names {
         self.real_servers.finish(report);
+        Names::of(self.names, self.has_gaps)
     }
 
-    /// Whether changes are mailed: as soon as there is somebody to mail to, unless the file says otherwise.
-    fn mail(&self, table: &mut Table<'_>, report: &mut Report<'_>) -> Option<bool> {
-        match table.value("mail", report, values::boolean) {
-            Read::Wrong => None,
-            Read::Absent => self.facts.has_mail,
-            Read::Given(Field { value: true, place }) if self.facts.has_mail == Some(false) => {
-                report.error(&place, Problem::new("to nobody").expected("a table [mail], or false"));
-                None
-            }
-            Read::Given(field) => Some(field.value),
+    /// Reads `bind_to`. The outer `None` means that an error was reported.
+    fn bind_to(
+        &self,
+        table: &mut Table<'_>,
+        address: Option<IpAddr>,
+        report: &mut Report<'_>,
+    ) -> Option<Option<String>> {
+        let Some(name) = table.value("bind_to", report, values::server_name).optional()? else {
+            return Some(None);
+        };
+        let bindable = &self.facts.bindable;
+        if !bindable.names.find(&name, "vrrp_instance", report) {
+            return None;
         }
+        if let (Some(address), Some(addresses)) = (address, bindable.addresses.get(&name.value))
+            && !addresses.contains(&address)
+        {
+            let problem = Problem::new(format!("{address} is none of the instance's addresses"));
+            report.warning(&name.place, problem);
+        }
+        Some(Some(name.value))
     }
 
     fn new_name(&mut self, name: Field<String>, report: &mut Report<'_>) -> String {

@@ -1,6 +1,6 @@
 //! Addresses and ports.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use toml::de::DeValue;
 
@@ -51,6 +51,53 @@ pub(in crate::config) fn check_address(value: &DeValue<'_>) -> Result<IpAddr, Pr
     }
 }
 
+/// One of an instance's `addresses`, with its prefix: all its bits unless given. A link-local address is fine.
+pub(in crate::config) fn instance_address(value: &DeValue<'_>) -> Result<(IpAddr, u8), Problem> {
+    let expected = "ADDRESS or ADDRESS/PREFIX, such as \"192.168.10.50/24\" or \"2001:db8::50/64\", or a table \
+                    with \"address\"";
+    let (address, prefix) = prefixed(value, expected)?;
+    if prefix == 0 {
+        return Err(Problem::new("prefix 0, which is everything").expected(expected));
+    }
+    Ok((on_a_link(address, expected)?, prefix))
+}
+
+/// A network: a destination of a route, or an end of a rule.
+pub(in crate::config) fn network(value: &DeValue<'_>) -> Result<(IpAddr, u8), Problem> {
+    let expected = "ADDRESS/PREFIX, such as \"10.0.0.0/8\"; \"0.0.0.0/0\" and \"::/0\" are everything";
+    let (address, prefix) = prefixed(value, expected)?;
+    let network = masked(address, prefix);
+    if network == address {
+        return Ok((address, prefix));
+    }
+    let problem = Problem::new("address bits after the prefix").expected(format!("\"{network}/{prefix}\""));
+    Err(problem)
+}
+
+/// The address of a machine on one of our links: a gateway, a peer, our own. A link-local address is fine.
+pub(in crate::config) fn neighbour(value: &DeValue<'_>) -> Result<IpAddr, Problem> {
+    let expected = "ADDRESS without a port, such as \"192.168.1.1\" or \"fe80::1\"";
+    match endpoint(value, expected)? {
+        (_, Some(_)) => Err(Problem::new("a port, which has no meaning here").expected(expected)),
+        (address, None) => on_a_link(address, expected),
+    }
+}
+
+/// Where a tracked port is: address and port. Loopback is fine.
+pub(in crate::config) fn service(value: &DeValue<'_>) -> Result<SocketAddr, Problem> {
+    let expected = "ADDRESS:PORT, such as \"127.0.0.1:443\" or \"[::1]:443\"";
+    let wrong = |what: &str| Problem::new(what).expected(expected);
+    match endpoint(value, expected)? {
+        (_, None) => Err(wrong("no port")),
+        (_, Some(0)) => Err(wrong("port 0")),
+        (address, Some(port)) if address.is_loopback() => Ok(SocketAddr::new(address, port)),
+        (address, port) => {
+            let (address, port) = machine((address, port))?;
+            Ok(SocketAddr::new(address, port.unwrap_or_default()))
+        }
+    }
+}
+
 /// A port of its own key.
 pub(in crate::config) fn port(value: &DeValue<'_>) -> Result<u16, Problem> {
     let port = integer(value, 1..=u16::MAX.into())?;
@@ -64,6 +111,52 @@ fn machine((address, port): (IpAddr, Option<u16>)) -> Result<(IpAddr, Option<u16
             Err(Problem::new(format!("{kind} address")).expected("the unicast address of a machine"))
         }
         None => Ok((address, port)),
+    }
+}
+
+/// Refuses addresses that no machine on a link can have.
+fn on_a_link(address: IpAddr, expected: &str) -> Result<IpAddr, Problem> {
+    let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    match special(address) {
+        Some(kind) if !is_link_local => Err(Problem::new(format!("{kind} address")).expected(expected)),
+        _ => Ok(address),
+    }
+}
+
+/// Splits `ADDRESS` and `ADDRESS/PREFIX`.
+fn prefixed(value: &DeValue<'_>, expected: &str) -> Result<(IpAddr, u8), Problem> {
+    let text = string(value, expected)?;
+    let wrong = |what: String| Problem::new(what).expected(expected);
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address: IpAddr =
+        address.parse().map_err(|_| wrong("not an IP address (names are not looked up)".to_owned()))?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = match prefix {
+        None => most,
+        Some(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let prefix = digits.parse::<u8>().ok().filter(|prefix| *prefix <= most);
+            prefix.ok_or_else(|| wrong(format!("the prefix is longer than {most}")))?
+        }
+        Some(_) => return Err(wrong("the prefix is not a number".to_owned())),
+    };
+    Ok((address, prefix))
+}
+
+/// The address with all bits after the prefix zero.
+fn masked(address: IpAddr, prefix: u8) -> IpAddr {
+    let prefix = u32::from(prefix);
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+            Ipv4Addr::from_bits(v4.to_bits() & mask).into()
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
+            Ipv6Addr::from_bits(v6.to_bits() & mask).into()
+        }
     }
 }
 

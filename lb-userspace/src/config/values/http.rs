@@ -200,7 +200,7 @@ pub(in crate::config) fn hex(value: &DeValue<'_>) -> Result<Vec<u8>, Problem> {
 }
 
 /// Pairs of hexadecimal digits and nothing else.
-fn digits(text: &str) -> Option<Vec<u8>> {
+pub(super) fn digits(text: &str) -> Option<Vec<u8>> {
     let value = |byte: u8| char::from(byte).to_digit(16);
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     let pair = |[high, low]: &[u8; 2]| u8::try_from(value(*high)? * 16 + value(*low)?).ok();

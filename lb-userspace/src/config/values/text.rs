@@ -12,6 +12,8 @@ pub(super) const MOST_PAYLOAD: usize = 1024;
 const MOST_ARGUMENTS: usize = 64;
 /// The longest element of a command, and the longest path (`PATH_MAX` of Linux).
 const LONGEST_ARGUMENT: usize = 4095;
+/// The longest name of a file (`NAME_MAX` of Linux).
+pub(super) const LONGEST_NAME: usize = 255;
 /// Record types of DNS that a check can ask for.
 const RECORDS: [&str; 12] =
     ["SOA", "A", "AAAA", "CNAME", "MX", "NS", "PTR", "SRV", "TXT", "CAA", "DS", "DNSKEY"];

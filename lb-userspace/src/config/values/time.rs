@@ -30,8 +30,26 @@ pub(in crate::config) fn patience(value: &DeValue<'_>) -> Result<Duration, Probl
     time(value, Duration::from_secs(1), Duration::from_hours(1), expected)
 }
 
+/// `vrrp.watchdog`: 50 ms to an hour.
+pub(in crate::config) fn silence(value: &DeValue<'_>) -> Result<Duration, Problem> {
+    let expected = "a time from \"50ms\" to \"1h\", such as \"500ms\", or whole seconds";
+    time(value, Duration::from_millis(50), Duration::from_hours(1), expected)
+}
+
+/// `fast_detection.interval`: 1 ms to 10 s.
+pub(in crate::config) fn heartbeat(value: &DeValue<'_>) -> Result<Duration, Problem> {
+    let expected = "a time from \"1ms\" to \"10s\", such as \"10ms\"";
+    time(value, Duration::from_millis(1), Duration::from_secs(10), expected)
+}
+
+/// `vrrp_instance.garp_interval`: up to 10 s, or nothing.
+pub(in crate::config) fn pause(value: &DeValue<'_>) -> Result<Duration, Problem> {
+    let expected = "a time from \"0s\" to \"10s\", such as \"1ms\"";
+    time(value, Duration::ZERO, Duration::from_secs(10), expected)
+}
+
 /// A time: whole seconds, or a text of numbers with units, the larger unit first: `1h30m`.
-fn time(
+pub(super) fn time(
     value: &DeValue<'_>,
     shortest: Duration,
     longest: Duration,

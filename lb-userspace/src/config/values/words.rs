@@ -70,6 +70,40 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     ("misc_path", "command"),
     ("misc_dynamic", "dynamic"),
     ("track_file", "path"),
+    ("vrrp_rt_priority", "realtime_priority"),
+    ("vrrp_no_swap", "lock_memory"),
+    ("vrrp_version", "version"),
+    ("vrid", "virtual_router_id"),
+    ("advert_int", "advert_interval"),
+    ("auth_type", "type"),
+    ("auth_pass", "password"),
+    ("auth_hmac", "authentication"),
+    ("active_key", "key_id"),
+    ("ah", "hmac"),
+    ("initial_state", "state"),
+    ("no_preempt", "nopreempt"),
+    ("virtual_ipaddress", "addresses"),
+    ("virtual_ipaddress_excluded", "excluded_addresses"),
+    ("virtual_routes", "routes"),
+    ("virtual_rules", "rules"),
+    ("use_vmac", "vmac"),
+    ("mcast_src_ip", "source_address"),
+    ("unicast_src_ip", "source_address"),
+    ("unicast_peer", "unicast_peers"),
+    ("check_unicast_src", "check_unicast_source"),
+    ("track_interface", "track_interfaces"),
+    ("track_script", "track_scripts"),
+    ("track_process", "track_processes"),
+    ("track_file", "track_files"),
+    ("group", "instances"),
+    ("sync_group_tracking_weight", "tracking_weight"),
+    ("global_tracking", "tracking_weight"),
+    ("script", "command"),
+    ("dev", "interface"),
+    ("src", "source"),
+    ("gateway", "via"),
+    ("lookup", "table"),
+    ("preference", "priority"),
     ("ssl", "tls"),
     ("smtps", "tls"),
 ];
@@ -93,11 +127,27 @@ pub(in crate::config) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'
     }
     let slips = |known: &&&str| strsim::damerau_levenshtein(&word, known);
     let closest = known.iter().min_by_key(slips).copied()?;
-    if slips(&&closest) <= (closest.len() / 3).max(1) {
+    if slips(&&closest) <= most_slips(closest) {
         return Some(closest);
     }
     // Shortened words: "max_conns" for "max_connections".
     let likeness = |known: &str| strsim::jaro_winkler(&word, known);
     let alike = known.iter().copied().max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
     (word.len() > 3 && likeness(alike) > 0.85).then_some(alike)
+}
+
+/// The name, of those that the file has given, that `name` is probably meant to be.
+pub(in crate::config) fn nearest_name<'k>(
+    name: &str,
+    known: impl Iterator<Item = &'k str>,
+) -> Option<&'k str> {
+    let name = name.to_ascii_lowercase();
+    let slips = |known: &str| strsim::damerau_levenshtein(&name, &known.to_ascii_lowercase());
+    let (slips, closest) = known.map(|known| (slips(known), known)).min()?;
+    (slips <= most_slips(closest)).then_some(closest)
+}
+
+/// So many slips of the pen are believed.
+fn most_slips(word: &str) -> usize {
+    (word.len() / 3).max(1)
 }

@@ -27,6 +27,7 @@ use super::{
     left::{self, Left},
     load, local,
     mapped::Mapped,
+    roles::Roles,
     tables::{self, Hold, Maps, Tables},
 };
 use crate::{config::Config, desired::State};
@@ -109,6 +110,8 @@ impl XdpPlane {
             }
             _ => None,
         };
+        let roles = Roles::new(&take_map(&mut ebpf, map_name::ROLES)?, pins.is_some())
+            .with_context(|| format!("map {}", map_name::ROLES))?;
         let counters = PerCpuArray::try_from(take_map(&mut ebpf, map_name::COUNTERS)?)?;
         let generation = left.map_or(1, |left| left.identity.generation.wrapping_add(1));
         let mut identity: Array<_, Identity> = Array::try_from(take_map(&mut ebpf, map_name::IDENTITY)?)?;
@@ -125,6 +128,7 @@ impl XdpPlane {
             check_attachment: None,
             ebpf,
             tables,
+            roles: Arc::new(roles),
             sweeper: Arc::new(Mutex::new(sweeper)),
             memory,
             import,
@@ -216,7 +220,7 @@ fn take_map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
 }
 
 /// The descriptor of a map.
-fn map_fd(map: &Map) -> anyhow::Result<BorrowedFd<'_>> {
+pub(super) fn map_fd(map: &Map) -> anyhow::Result<BorrowedFd<'_>> {
     match map {
         Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) => Ok(data.fd().as_fd()),
         other => Err(anyhow!("{other:?} is not a map of ours")),

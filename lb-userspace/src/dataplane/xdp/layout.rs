@@ -159,6 +159,7 @@ mod tests {
                 flags: SchedulerFlags::default(),
                 expire_nodest: true,
                 expire_quiescent: false,
+                role: 0,
                 servers,
             },
         )

@@ -103,7 +103,7 @@ fn kind_of(name: &str) -> Option<(MapType, u32, u32)> {
         map_name::LOADS => array(size::<Load>()),
         map_name::TAGS => array(size::<TagBucket>()),
         map_name::CONNECTIONS => array(size::<Connection>()),
-        map_name::FILTER => array(8),
+        map_name::FILTER | map_name::ROLES => array(8),
         map_name::IDENTITY => array(size::<Identity>()),
         map_name::SERVER_STATS => per_cpu(size::<ServerStats>()),
         map_name::COUNTERS => per_cpu(size::<Counters>()),

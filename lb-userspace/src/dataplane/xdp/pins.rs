@@ -1,10 +1,10 @@
 //! Where the data plane outlives the agent: pins in a BPF file system.
 //!
 //! ```text
-//! DIRECTORY/v2/17/maps/SERVICES ...   the maps of generation 17
-//! DIRECTORY/v2/17/program             the program that uses them; pinned last, so a generation with one is complete
-//! DIRECTORY/v2/links/eth0 ...         what holds the program on an interface
-//! DIRECTORY/v2/cgroup/connect4 ...    and on the control groups
+//! DIRECTORY/v3/17/maps/SERVICES ...   the maps of generation 17
+//! DIRECTORY/v3/17/program             the program that uses them; pinned last, so a generation with one is complete
+//! DIRECTORY/v3/links/eth0 ...         what holds the program on an interface
+//! DIRECTORY/v3/cgroup/connect4 ...    and on the control groups
 //! ```
 //!
 //! Every agent makes a new generation. Maps that still fit are pinned in it again (a map can have many names), the others are

@@ -119,6 +119,11 @@ struct Placed {
 }
 
 impl Tables {
+    /// Slots that the virtual servers have.
+    pub fn slots_in_use(&self) -> u64 {
+        self.placed.values().map(|placed| u64::from(placed.slots.1) + u64::from(placed.stateless.1)).sum()
+    }
+
     /// What is served.
     pub fn state(&self) -> State {
         self.placed.iter().map(|(id, placed)| (*id, placed.service.clone())).collect()
@@ -231,6 +236,7 @@ impl Tables {
             self.take_out_missing(id, &old);
             self.old_slots.extend([(old.slots, None), (old.stateless, None)]);
         }
+        self.give_role_to_gone(id, service.role);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ fn virtual_server(lines: &str) -> VirtualServer {
          [[virtual_server.real_server]]\naddress = \"10.0.0.2\"\n"
     );
     let (config, _) = config::parse("web.toml", &text).expect("a good file");
-    config.virtual_servers.into_iter().next().expect("one virtual server")
+    std::sync::Arc::unwrap_or_clone(config.virtual_servers.into_iter().next().expect("one virtual server"))
 }
 
 /// What the check `index` of the server 10.0.0.`host` says.

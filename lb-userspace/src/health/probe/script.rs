@@ -31,7 +31,7 @@ pub async fn attempt(
     }
 }
 
-fn judge(finished: &Finished, dynamic: bool, timeout: Duration) -> Outcome {
+pub(crate) fn judge(finished: &Finished, dynamic: bool, timeout: Duration) -> Outcome {
     let words = match finished.first_line(MAX_WORDS) {
         words if words.is_empty() => words,
         words => format!(": {words}"),

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use crate::api::{
     Status,
     types::{
-        CheckStatus, ConfigurationStatus, ConnectionTable, DataPlaneKind, Forward, InterfaceStatus, NextHop,
-        Override, Persistence, Protocol, QuorumStatus, Rates, RealServerState, RealServerStatus,
+        BoundTo, CheckStatus, ConfigurationStatus, ConnectionTable, DataPlaneKind, Forward, InterfaceStatus,
+        NextHop, Override, Persistence, Protocol, QuorumStatus, Rates, RealServerState, RealServerStatus,
         SorryServerStatus, Stats, Totals, VirtualServerStatus, Work, XdpMode,
     },
 };
@@ -91,6 +91,7 @@ fn virtual_server(
         },
         quorum: QuorumStatus { up: true, alive_weight: 3, quorum: 1, hysteresis: 0 },
         sorry_server: None,
+        bound_to: None,
         real_servers,
     }
 }
@@ -128,6 +129,7 @@ fn with(virtual_servers: Vec<VirtualServerStatus>) -> Status {
             reason: None,
             adopted: true,
         },
+        vrrp: None,
         work: Work::default(),
     }
 }
@@ -168,7 +170,7 @@ pub fn director() -> Status {
         active: false,
     });
     let v6 = virtual_server("web-v6", "[2001:db8::50]:443", Protocol::Tcp, vec![draining]);
-    let dns = virtual_server(
+    let mut dns = virtual_server(
         "dns",
         "192.168.10.53:53",
         Protocol::Udp,
@@ -177,6 +179,7 @@ pub fn director() -> Status {
             real("192.168.3.12:53", Forward::Dr, 1, (0, 165_432, rates(2150.0, 2150.0, 170_000.0))),
         ],
     );
+    dns.bound_to = Some(BoundTo { instance: "VI_53".into(), served: false });
     let mut lost = real("192.168.2.11:25", Forward::Dr, 1, (0, 0, Rates::default()));
     lost.state = RealServerState::NoNeighbour;
     lost.reason = Some("192.168.2.11 does not answer ARP on eth1".into());
@@ -187,6 +190,7 @@ pub fn director() -> Status {
         forward: Forward::Dr,
         active: true,
     });
+    mail.bound_to = Some(BoundTo { instance: "VI_25".into(), served: true });
     let legacy =
         virtual_server("legacy-application-with-a-long-name", "192.168.10.99:0", Protocol::Tcp, Vec::new());
     with(vec![web, v6, dns, mail, legacy])

@@ -51,7 +51,7 @@ fn server(number: u32, flags: u8) -> Server {
         proto: ip_proto::TCP,
         reserved: 0,
         nat_delta: 0,
-        reserved2: 0,
+        role: 0,
         service: 0,
         tunnel_source: Addr::default(),
         next_hop: NextHop::default(),

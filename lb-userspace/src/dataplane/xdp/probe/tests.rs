@@ -20,7 +20,7 @@ fn server(forwarding: Forwarding, port: u16) -> Server {
         proto: ip_proto::TCP,
         reserved: 0,
         nat_delta: 0,
-        reserved2: 0,
+        role: 0,
         service: 0,
         tunnel_source: Addr::from_ip(SOURCE.into()),
         next_hop: NextHop::default(),

@@ -1,6 +1,6 @@
 //! Bringing in, changing and taking out one virtual server: first what it needs is taken, then written, then named.
 
-use std::{collections::BTreeSet, mem::offset_of, sync::atomic::Ordering::SeqCst};
+use std::{collections::BTreeSet, mem::offset_of, net::Ipv4Addr, sync::atomic::Ordering::SeqCst};
 
 use anyhow::Context as _;
 use aya::maps::PerCpuValues;
@@ -212,6 +212,18 @@ impl Tables {
             .collect();
         for (server, number) in missing {
             self.take_out(id, &server, number, expire);
+        }
+    }
+
+    /// Servers that were taken out of a virtual server and still have connections serve them when it is served.
+    pub(super) fn give_role_to_gone(&self, id: &ServiceId, role: u16) {
+        let address = Ipv4Addr::UNSPECIFIED.into();
+        let first = Ident { service: *id, address, port: 0, forward: Forward::Nat };
+        for (_, gone) in self.gone.range(first..).take_while(|(ident, _)| ident.service == *id) {
+            if let Some(mut entry) = self.server(gone.number).filter(|entry| entry.role != role) {
+                entry.role = role;
+                self.maps.servers.store(gone.number, &entry);
+            }
         }
     }
 

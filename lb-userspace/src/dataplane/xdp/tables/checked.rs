@@ -81,6 +81,8 @@ impl Tables {
             flags: SchedulerFlags::default(),
             expire_nodest: true,
             expire_quiescent: false,
+            // Servers are checked on standby too.
+            role: 0,
             servers: Vec::new(),
         };
         let old = self.server(number).map(entries::Hop::of);

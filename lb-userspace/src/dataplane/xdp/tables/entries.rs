@@ -92,6 +92,8 @@ pub fn service(
         slots_len: slots.1,
         stateless_base: stateless.0,
         stateless_len: stateless.1,
+        role: service.role,
+        reserved: [0; 3],
     }
 }
 
@@ -129,7 +131,7 @@ pub fn server(
         proto: proto(id.protocol),
         reserved: 0,
         nat_delta: if nat { Delta::ZERO.addr(vip, addr).folded() } else { 0 },
-        reserved2: 0,
+        role: service.role,
         service: index,
         tunnel_source: Addr::default(),
         next_hop: server::NextHop::default(),
@@ -175,6 +177,7 @@ pub fn service_back(entry: &service::Service, servers: Vec<Server>) -> Option<Se
         },
         expire_nodest: entry.options & service_option::EXPIRE_NODEST != 0,
         expire_quiescent: entry.options & service_option::EXPIRE_QUIESCENT != 0,
+        role: entry.role,
         servers,
     })
 }

@@ -1,6 +1,11 @@
 //! Reading back from the maps what they hold: what an earlier agent left, and whether somebody else has changed it.
 
-use std::{collections::BTreeMap, mem::offset_of, ops::Bound, sync::atomic::Ordering::SeqCst};
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem::offset_of,
+    ops::Bound,
+    sync::atomic::Ordering::SeqCst,
+};
 
 use anyhow::Context as _;
 use aya::maps::PerCpuValues;
@@ -185,14 +190,20 @@ impl Tables {
     /// When they cannot be read.
     pub fn audit(&mut self, parts: usize) -> anyhow::Result<Audit> {
         let from = self.next_audit.take().filter(|_| parts > 1);
-        if from.is_none() {
-            self.remove_strangers()?;
-        }
+        // All of the map in a few system calls, or each entry by one of its own.
+        let whole = match from {
+            None => Some(self.remove_strangers()?),
+            Some(_) => None,
+        };
         let count = self.placed.len().div_ceil(parts.max(1)).max(1);
         let mut rest = self.placed.range((from.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded));
         let mut audit = Audit::default();
         for (id, placed) in rest.by_ref().take(count) {
-            let there = self.maps.services.get(&entries::service_key(id), 0).ok();
+            let key = entries::service_key(id);
+            let there = match &whole {
+                Some(whole) => whole.get(&key).copied(),
+                None => self.maps.services.get(&key, 0).ok(),
+            };
             if there != Some(placed.entry) || !self.is_whole(id, placed) {
                 audit.damaged.insert(*id);
             }
@@ -202,12 +213,13 @@ impl Tables {
         Ok(audit)
     }
 
-    fn remove_strangers(&mut self) -> anyhow::Result<()> {
+    /// Takes out what nobody here has written; gives all that is there.
+    fn remove_strangers(&mut self) -> anyhow::Result<HashMap<ServiceKey, service::Service>> {
         let is_ours =
             |key: &ServiceKey| entries::id_back(key).is_some_and(|id| self.placed.contains_key(&id));
         let found = self.services_in_kernel()?;
         let strangers: Vec<ServiceKey> =
-            found.into_iter().map(|(key, _)| key).filter(|key| !is_ours(key)).collect();
+            found.iter().map(|(key, _)| *key).filter(|key| !is_ours(key)).collect();
         if !strangers.is_empty() {
             tracing::warn!(
                 "removed {} virtual servers that somebody else had put into the map",
@@ -217,7 +229,7 @@ impl Tables {
         for key in strangers {
             super::remove_key(&mut self.maps.services, &key)?;
         }
-        Ok(())
+        Ok(found.into_iter().collect())
     }
 
     /// Whether the servers and slots of a virtual server are as they were written.

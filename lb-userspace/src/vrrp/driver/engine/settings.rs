@@ -1,0 +1,233 @@
+//! What a configuration means: at the start, and when it becomes another one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Engine, Instance};
+use crate::{
+    config::vrrp::{TrackKey, Vrrp as Config},
+    vrrp::{
+        Report,
+        driver::{
+            Wanted,
+            holdings::{self, Named, Thing},
+            network::Network,
+        },
+        fsm::{Event, Settings},
+    },
+};
+
+/// How many of the things that a dead run has left are named.
+const NAMED: usize = 5;
+
+/// What the machines need to know.
+pub fn of_machine(config: &Config) -> Settings {
+    Settings { instances: config.instances.clone(), groups: config.sync_groups.clone() }
+}
+
+/// The instances' names, in their order.
+pub fn names(config: &Config) -> Vec<String> {
+    config.instances.iter().map(|instance| instance.name.clone()).collect()
+}
+
+/// Everything that some instance or group tracks.
+pub fn keys(config: &Config) -> BTreeSet<TrackKey> {
+    let of_instances = config.instances.iter().flat_map(|instance| &instance.tracks);
+    let of_groups = config.sync_groups.iter().flat_map(|group| &group.tracks);
+    of_instances.chain(of_groups).map(|track| track.key.clone()).collect()
+}
+
+/// Everything that the configuration may bring to this machine.
+fn everything(config: &Config) -> Named {
+    let mut all = Named::default();
+    for instance in &config.instances {
+        all.extend(Named::of(instance));
+    }
+    all
+}
+
+impl<N: Network> Engine<N> {
+    /// Other settings: what the old ones still ask for first.
+    pub(super) fn set(&mut self, wanted: Wanted) {
+        let now = self.network.now();
+        let Wanted { config, roles } = wanted;
+        self.names = names(&config);
+        let commands = self.machine.reconfigure(of_machine(&config), now);
+        self.execute(commands, now);
+
+        let old_config = std::mem::replace(&mut self.config, config);
+        let held = self.replace_instances(&roles);
+        self.keys = keys(&self.config);
+        let interfaces: BTreeSet<&String> = self.config.instances.iter().map(|i| &i.interface).collect();
+        let is_wanted = |key: &TrackKey| match key {
+            TrackKey::Interface(name) => self.keys.contains(key) || interfaces.contains(name),
+            _ => self.keys.contains(key),
+        };
+        self.tracked.retain(|key, _| is_wanted(key));
+        let is_subject = |name: &str| {
+            !old_config.instances.iter().any(|instance| instance.name == name)
+                || self.names.iter().any(|other| other == name)
+        };
+        self.notices.retain(is_subject);
+        self.remove_old_macvlans();
+        self.remember();
+        self.apply_roles();
+        self.exchange(held);
+        // Machines that are new know nothing yet; to others this is no news.
+        for tracked in self.tracked.values().cloned().collect::<Vec<_>>() {
+            let crate::vrrp::Tracked { key, value, detail } = tracked;
+            self.feed(Event::Tracked { key, value, detail }, now);
+        }
+        self.tell();
+        self.look_after_guard();
+        self.look();
+    }
+
+    /// The new instances take over from the old ones of their name. What those that go on as masters hold.
+    fn replace_instances(&mut self, roles: &BTreeMap<String, u16>) -> BTreeMap<String, Vec<Thing>> {
+        // Positions are others from here on; masters announce again, below.
+        self.bursts.clear();
+        let mut old: BTreeMap<String, Instance> = BTreeMap::new();
+        for instance in std::mem::take(&mut self.instances) {
+            if instance.role != 0 {
+                self.roles.set(
+                    instance.role,
+                    instance.is_held && roles.get(&instance.config.name) == Some(&instance.role),
+                );
+            }
+            old.insert(instance.config.name.clone(), instance);
+        }
+        let mut held = BTreeMap::new();
+        for config in &self.config.instances {
+            let mut instance = Instance::new(config, roles);
+            if let Some(old) = old.remove(&config.name) {
+                if old.is_held {
+                    held.insert(config.name.clone(), old.things.clone());
+                }
+                instance.continue_from(old);
+            }
+            self.instances.push(instance);
+        }
+        // The machine has released them, unless it forgot.
+        for instance in old.into_values().filter(|instance| instance.is_held) {
+            self.remove(&instance.things);
+        }
+        held
+    }
+
+    /// Masters whose addresses, routes or rules have changed get the new ones and lose the old ones.
+    fn exchange(&mut self, held: BTreeMap<String, Vec<Thing>>) {
+        self.make_macvlans();
+        if let Err(error) = self.read_links() {
+            self.notice("driver", "links", true, format!("interfaces cannot be read: {error}"));
+            self.try_again();
+        }
+        self.resolve();
+        for (channel, error) in self.open_sockets() {
+            let text = self.describe(channel, &error);
+            self.notice("driver", "socket", true, text);
+            self.try_again();
+        }
+        self.make_plan();
+        let now = self.network.now();
+        for (name, before) in held {
+            let Some(id) = self.names.iter().position(|other| *other == name) else { continue };
+            let things = self.instances[id].things.clone();
+            self.remove(&holdings::without(&before, &things));
+            let added = self.add(&name, &holdings::without(&things, &before));
+            let targets = holdings::targets(&added, &self.links);
+            let garp = self.instances[id].config.garp;
+            self.bursts.begin(id, targets, garp.repeat, garp.interval, now);
+        }
+    }
+
+    /// The data plane serves whom it should.
+    pub(super) fn apply_roles(&self) {
+        for instance in self.instances.iter().filter(|instance| instance.role != 0) {
+            self.roles.set(instance.role, instance.is_held);
+        }
+    }
+
+    /// Writes down what may be on this machine from now on.
+    pub(super) fn remember(&mut self) {
+        let mut all = everything(&self.config);
+        for thing in &self.lingering {
+            match thing.clone() {
+                Thing::Address(index, address) => {
+                    if let Some(interface) = self.links.with_index(index) {
+                        all.addresses.push((interface.name.clone(), address));
+                    }
+                }
+                Thing::Route(_, route) => all.routes.push(route),
+                Thing::Rule(rule) => all.rules.push(rule),
+            }
+        }
+        if let Err(text) = self.state.store(&all) {
+            self.notice(
+                "driver",
+                "state",
+                true,
+                format!("what this run may leave is not remembered: {text}"),
+            );
+        }
+    }
+
+    /// Removes what an earlier run has left: what it has written down, and what is configured now. Not the addresses of an
+    /// owner, who is master as soon as it starts, and has them for its own.
+    pub(super) fn remove_leftovers(&mut self) {
+        let mut all = self.state.load().unwrap_or_else(|text| {
+            self.notice(
+                "driver",
+                "state",
+                true,
+                format!("what an earlier run may have left is not known: {text}"),
+            );
+            Named::default()
+        });
+        let mut own = Named::default();
+        for instance in &self.config.instances {
+            let named = Named::of(instance);
+            if instance.priority == 255 {
+                own.extend(named);
+            } else {
+                all.extend(named);
+            }
+        }
+        let own = own.resolve(&self.links);
+        let mut things = Vec::new();
+        for thing in all.resolve(&self.links) {
+            let is_there = match &thing {
+                Thing::Address(index, address) => self.links.has(*index, address),
+                Thing::Route(..) | Thing::Rule(_) => true,
+            };
+            if is_there && !own.contains(&thing) && !things.contains(&thing) {
+                things.push(thing);
+            }
+        }
+        let removed = self.remove(&things);
+        let wanted: BTreeSet<&str> = holdings::macvlans(&self.config.instances).into_keys().collect();
+        let others: Vec<String> =
+            all.macvlans.into_iter().filter(|name| !wanted.contains(name.as_str())).collect();
+        for name in others {
+            self.remove_macvlan(&name);
+        }
+        if !removed.is_empty() {
+            let mut text = "removed what an earlier run has left: ".to_owned();
+            let shown: Vec<String> = removed.iter().take(NAMED).map(ToString::to_string).collect();
+            text.push_str(&shown.join(", "));
+            if removed.len() > NAMED {
+                text.push_str(&format!(" and {} more", removed.len() - NAMED));
+            }
+            self.say(Report::Notice { subject: "driver".to_owned(), is_bad: false, text });
+        }
+    }
+
+    fn remove_old_macvlans(&mut self) {
+        let wanted: BTreeSet<String> =
+            holdings::macvlans(&self.config.instances).into_keys().map(str::to_owned).collect();
+        let old: Vec<String> = self.macvlans.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
+        for name in old {
+            self.macvlans.remove(&name);
+            self.remove_macvlan(&name);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Interfaces and addresses that come and go.
+
+use super::*;
+use crate::{config::vrrp::VirtualRoute, netif::Change};
+
+const LINK: Change = Change::Link { index: 2 };
+
+#[test]
+fn an_address_that_somebody_removes_is_back_at_once_but_nobody_is_fought() {
+    let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    let steal = |bench: &mut Bench| {
+        bench.fake().interface("eth0").addresses.retain(|(_, prefix)| *prefix != 32);
+        bench.changed(LINK);
+    };
+    steal(&mut bench);
+    assert_eq!(bench.log.take(), ["add address 10.0.0.100/32", "announce 10.0.0.100", "announce 10.0.0.100"]);
+    // A program that does that all the time.
+    for _ in 0..1000 {
+        steal(&mut bench);
+        bench.pass(MS);
+    }
+    let restored = bench.engine.status().instances[0].restored;
+    assert!((8..=12).contains(&restored), "{restored} times in a second");
+    assert_eq!(bench.notices().len(), 1);
+    bench.pass(MS * 100);
+    assert_eq!(bench.fake().held(), ["10.0.0.100 eth0"], "the last time, too");
+}
+
+#[test]
+fn an_interface_that_comes_late_is_waited_for() {
+    let mut bench = Bench::new(&[instance("one", "eth9", 51, 100, &["10.0.0.100/32"])]);
+    bench.engine.start().unwrap();
+    assert_eq!(bench.states(), [State::Fault]);
+    let mut late = bench.fake().interface("eth0").clone();
+    (late.index, late.name) = (9, "eth9".to_owned());
+    bench.fake().interfaces.push(late);
+    bench.changed(LINK);
+    assert_eq!(bench.states(), [State::Backup]);
+    bench.pass(MS * 4000);
+    assert_eq!(bench.fake().held(), ["10.0.0.100 eth9"]);
+}
+
+#[test]
+fn a_dead_link_is_a_fault_and_its_return_ends_it() {
+    let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    bench.fake().interface("eth0").is_running = false;
+    bench.changed(LINK);
+    assert_eq!(bench.states(), [State::Fault]);
+    assert_eq!(bench.fake().held(), Vec::<String>::new());
+    bench.fake().interface("eth0").is_running = true;
+    bench.changed(LINK);
+    bench.pass(MS * 4000);
+    assert_eq!(bench.states(), [State::Master]);
+    let tracked = bench.engine.status().tracked;
+    assert_eq!(tracked.len(), 1, "{tracked:?}");
+}
+
+#[test]
+fn an_interface_with_a_new_index_gets_new_sockets_and_its_addresses() {
+    let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    let eth0 = bench.fake().interface("eth0");
+    eth0.index = 7;
+    eth0.addresses.retain(|(_, prefix)| *prefix != 32);
+    bench.changed(LINK);
+    let channel = Channel { interface: 7, family: Family::Ipv4, kind: Kind::Adverts };
+    assert_eq!(bench.fake().channels, [channel].into());
+    assert_eq!(bench.fake().held(), ["10.0.0.100 eth0"]);
+    assert_eq!(bench.fake().plans.last().unwrap().instances[0].interface, 7);
+    bench.log.take();
+    bench.pass(MS * 1000);
+    assert!(bench.log.take().contains(&"advert 100 to 224.0.0.18 on 7".to_owned()));
+}
+
+#[test]
+fn without_an_address_to_send_from_it_gives_up_with_the_old_one() {
+    let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    bench.fake().interface("eth0").addresses.retain(|(address, _)| *address != IpAddr::from([10, 0, 0, 1]));
+    bench.changed(LINK);
+    assert_eq!(bench.states(), [State::Fault]);
+    assert_eq!(bench.log.take()[0], "advert 0 to 224.0.0.18 on 2");
+    assert_eq!(bench.fake().packets.last().unwrap()[12..16], [10, 0, 0, 1]);
+    assert_eq!(bench.engine.status().instances[0].source, None);
+}
+
+#[test]
+fn routes_that_somebody_removes_are_put_back_once_a_second() {
+    let mut one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
+    one.routes = vec![VirtualRoute {
+        to: ("192.0.2.0".parse().unwrap(), 24),
+        via: Some("10.0.0.254".parse().unwrap()),
+        interface: None,
+        source: None,
+        table: None,
+        metric: None,
+    }];
+    let mut bench = Bench::master(&[one]);
+    for _ in 0..500 {
+        bench.changed(Change::Route);
+        bench.pass(MS);
+    }
+    let log = bench.log.take();
+    assert_eq!(log.iter().filter(|line| *line == "add route to 192.0.2.0/24").count(), 1, "{log:?}");
+    bench.pass(MS * 1000);
+    let log = bench.log.take();
+    assert_eq!(log.iter().filter(|line| *line == "add route to 192.0.2.0/24").count(), 1, "{log:?}");
+}
+
+#[test]
+fn a_vmac_has_the_addresses_and_the_adverts() {
+    let mut one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
+    one.vmac = Some("vrrp.51".to_owned());
+    let mut bench = Bench::master(&[one]);
+    assert_eq!(bench.fake().held(), ["10.0.0.100 vrrp.51"]);
+    bench.pass(MS * 1000);
+    assert_eq!(bench.log.take(), ["advert 100 to 224.0.0.18 on 102"]);
+    assert_eq!(bench.fake().interface("vrrp.51").mac, Some([0, 0, 0x5e, 0, 1, 51]));
+    bench.engine.stop(MS);
+    assert!(bench.log.take().contains(&"no macvlan vrrp.51".to_owned()));
+}

@@ -1,0 +1,195 @@
+//! Start, takeover, stop, and what comes between them.
+
+use super::*;
+
+#[test]
+fn from_start_to_stop() {
+    let mut bench = Bench::started(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32", "10.0.0.101/32"])]);
+    assert_eq!(bench.log.take(), ["role 1 off", "guard", "mark 0 false"]);
+    assert_eq!(bench.states(), [State::Backup]);
+
+    bench.pass(MS * 3600);
+    assert_eq!(bench.log.take(), Vec::<String>::new(), "master-down is 3 s and 156/256 s");
+    bench.pass(MS * 20);
+    let expected = [
+        "advert 100 to 224.0.0.18 on 2",
+        "mark 0 true",
+        "role 1 on",
+        "add address 10.0.0.100/32",
+        "add address 10.0.0.101/32",
+        "announce 10.0.0.100",
+        "announce 10.0.0.101",
+        "announce 10.0.0.100",
+        "announce 10.0.0.101",
+    ];
+    assert_eq!(bench.log.take(), expected);
+    assert_eq!(bench.fake().held(), ["10.0.0.100 eth0", "10.0.0.101 eth0"]);
+    bench.pass(MS * 2000);
+    assert_eq!(bench.log.take(), ["advert 100 to 224.0.0.18 on 2"; 2]);
+
+    let status = &bench.engine.status().instances[0];
+    assert_eq!((status.sent, status.sent_zero, status.announced), (3, 0, 4));
+    assert_eq!(status.source, Some("10.0.0.1".parse().unwrap()));
+    let changes: Vec<_> = bench
+        .reports()
+        .into_iter()
+        .filter_map(|report| match report {
+            Report::Instance { name, from, to, priority, .. } => Some((name, from, to, priority)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        changes,
+        [
+            ("one".to_owned(), State::Init, State::Backup, 100),
+            ("one".to_owned(), State::Backup, State::Master, 100)
+        ]
+    );
+
+    bench.engine.stop(MS);
+    let expected = [
+        "advert 0 to 224.0.0.18 on 2",
+        "remove address 10.0.0.100/32",
+        "remove address 10.0.0.101/32",
+        "role 1 off",
+        "mark 0 false",
+        "no guard",
+    ];
+    assert_eq!(bench.log.take(), expected);
+    assert_eq!(bench.fake().held(), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_dead_run_has_left_is_removed_before_anything_is_said() {
+    // The dead run had another configuration.
+    let directory = {
+        let other = instance("other", "eth0", 9, 100, &["10.0.0.200/24"]);
+        let mut bench = Bench::new(&[other, instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+        bench.engine.start().unwrap();
+        bench.directory
+    };
+    let instances = [
+        instance("one", "eth0", 51, 100, &["10.0.0.100/32"]),
+        instance("owner", "eth0", 52, 255, &["10.0.0.50/24"]),
+    ];
+    let mut bench = Bench::with(wanted(&instances), directory, |fake| {
+        let left = [("10.0.0.100", 32), ("10.0.0.200", 24), ("10.0.0.50", 24), ("10.0.0.201", 24)];
+        let left = left.map(|(text, prefix)| (text.parse().unwrap(), prefix));
+        fake.interface("eth0").addresses.extend(left);
+    });
+    bench.engine.start().unwrap();
+    let log = bench.log.take();
+    let position =
+        |line: &str| log.iter().position(|other| other == line).unwrap_or_else(|| panic!("{line}: {log:?}"));
+    assert!(position("remove address 10.0.0.200/24") < position("advert 255 to 224.0.0.18 on 2"));
+    assert!(position("remove address 10.0.0.100/32") < position("advert 255 to 224.0.0.18 on 2"));
+    assert!(!log.contains(&"remove address 10.0.0.50/24".to_owned()), "the owner's: {log:?}");
+    assert!(bench.fake().held().contains(&"10.0.0.201 eth0".to_owned()), "not ours");
+    let notices = bench.notices();
+    assert!(notices.iter().any(|text| text.contains("10.0.0.200/24")), "{notices:?}");
+}
+
+#[test]
+fn without_a_socket_there_is_no_start() {
+    let mut bench = Bench::new(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    bench.fake().cannot_listen = true;
+    let error = bench.engine.start().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+    assert!(error.to_string().contains("`one`") && error.to_string().contains("eth0"), "{error}");
+}
+
+#[test]
+fn what_the_guard_has_seized_is_not_touched_again() {
+    for calls in 0..3 {
+        let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+        bench.fake().seize_after = Some(calls);
+        bench.pass(MS * 1000);
+        let log = bench.log.take();
+        // Before the first call nothing was said; after it the advert that was due may have been sent.
+        let said = log.iter().filter(|line| line.starts_with("advert")).count();
+        assert!(said <= calls, "{calls}: {log:?}");
+        assert!(log.contains(&"remove address 10.0.0.100/32".to_owned()), "{log:?}");
+        assert!(log.contains(&"role 1 off".to_owned()), "{log:?}");
+        assert!(!log.iter().any(|line| line.starts_with("add") || line == "role 1 on"), "{log:?}");
+        assert_eq!(bench.states(), [State::Backup]);
+        assert!(bench.notices().iter().any(|text| text.starts_with("guard: the driver was silent")));
+        // It takes part again.
+        bench.pass(MS * 4000);
+        assert_eq!(bench.states(), [State::Master]);
+    }
+}
+
+#[test]
+fn after_a_stop_it_looks_before_it_speaks() {
+    let one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
+    let mut bench = Bench::master(std::slice::from_ref(&one));
+    bench.fake().now += MS * 5000;
+    bench.fake().arrivals.push(advert(&one, [10, 0, 0, 2], 150));
+    bench.turn(Ready { stalled: Some(MS * 5000), ..Ready::default() });
+    assert_eq!(bench.states(), [State::Backup]);
+    let log = bench.log.take();
+    assert!(
+        !log.iter().any(|line| line.starts_with("advert 100") || line.starts_with("announce")),
+        "{log:?}"
+    );
+    assert_eq!(bench.fake().held(), Vec::<String>::new());
+}
+
+#[test]
+fn what_cannot_be_removed_is_tried_until_it_is() {
+    let one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
+    let mut bench = Bench::master(std::slice::from_ref(&one));
+    bench.fake().refuses.push("address 10.0.0.100/32".to_owned());
+    bench.arrive(advert(&one, [10, 0, 0, 2], 150));
+    assert_eq!(bench.states(), [State::Backup]);
+    assert_eq!(bench.fake().held(), ["10.0.0.100 eth0"]);
+    assert!(bench.notices().iter().any(|text| text.contains("10.0.0.100/32 cannot be removed")));
+    bench.fake().refuses.clear();
+    bench.pass(MS * 1100);
+    assert_eq!(bench.fake().held(), Vec::<String>::new());
+}
+
+#[test]
+fn a_handover_gives_up_and_a_resume_lifts_it() {
+    let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    let ask = |bench: &mut Bench, order: fn(String, std::sync::mpsc::SyncSender<_>) -> Order, name: &str| {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        bench.order(order(name.to_owned(), answer));
+        answered.try_recv().unwrap()
+    };
+    let error: Result<(), String> = ask(&mut bench, Order::Handover, "two");
+    assert!(error.unwrap_err().contains("there are: `one`"));
+    assert!(ask(&mut bench, Order::Resume, "one").is_err(), "not handed over");
+    assert_eq!(ask(&mut bench, Order::Handover, "one"), Ok(()));
+    assert_eq!(bench.states(), [State::Backup]);
+    assert_eq!(bench.fake().held(), Vec::<String>::new());
+    assert!(ask(&mut bench, Order::Handover, "one").unwrap_err().contains("BACKUP"));
+    assert_eq!(ask(&mut bench, Order::Resume, "one"), Ok(()));
+}
+
+#[test]
+fn the_guard_knows_the_last_words_and_is_replaced_when_it_ends() {
+    let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    let plan = bench.fake().plans.last().unwrap().clone();
+    let one = &plan.instances[0];
+    assert_eq!((one.interface, one.role, one.addresses.len()), (2, 1, 1));
+    let (destination, words) = &one.last_words[0];
+    assert_eq!(destination, &IpAddr::V4(packet::GROUP_V4));
+    assert_eq!(words[22], 0, "priority");
+
+    bench.fake().guard = Some(false);
+    bench.fake().marks.clear();
+    bench.pass(MS * 1000);
+    let log = bench.log.take();
+    assert!(log.contains(&"guard".to_owned()) && log.contains(&"mark 0 true".to_owned()), "{log:?}");
+    assert!(bench.notices().iter().any(|text| text.starts_with("guard: the guard has ended")));
+}
+
+#[test]
+fn the_failed_driver_gives_its_addresses_up() {
+    let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    bench.engine.abandon();
+    let expected =
+        ["advert 0 to 224.0.0.18 on 2", "remove address 10.0.0.100/32", "role 1 off", "mark 0 false"];
+    assert_eq!(bench.log.take(), expected);
+}

@@ -1,0 +1,69 @@
+//! What the network does to two directors: it parts them, it flaps.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use lab::{
+    failover::{Instance, Kind, VIP4},
+    registry::wait_until,
+    require_routers,
+    wire::Wire,
+};
+
+use crate::support::{Pair, SOON, measured, ms, unless_long};
+
+const XDIRECTORS: [Kind; 2] = [Kind::Xdirector; 2];
+
+#[test]
+fn a_partition_heals_with_one_master() -> Result<()> {
+    require_routers!("a_partition_heals_with_one_master", Kind::Xdirector);
+    let mut pair = Pair::start("partition", XDIRECTORS, &Instance::ipv4(53, 150), VIP4.into())?;
+    for round in 1..=3 {
+        pair.scene.machines[0].port.cut()?;
+        pair.await_answer(1)?;
+        ensure!(wait_until(SOON, || pair.holders.now() == [0, 1]), "{:?}", pair.holders.now());
+        let wire = Wire::open(pair.scene.lab.switch(), pair.scene.machines[0].port.name())?;
+        let (probe, record) = (pair.scene.probe(VIP4)?, pair.scene.holders(VIP4)?);
+        let healed = Instant::now();
+        pair.scene.machines[0].port.mend()?;
+        pair.await_master(0)?;
+        // The network must learn again where the address is: an ARP request whose sender is the virtual address.
+        let told = wire.find(SOON, |frame| {
+            frame.get(6..12) == Some(&[2, 0x66, 0, 0, 0, 1])
+                && frame.get(12..14) == Some(&[8, 6])
+                && frame.get(28..32) == Some(&VIP4.octets())
+        })?;
+        ensure!(told.is_some(), "no gratuitous ARP:\n{}", pair.logs());
+        // Nobody changes their mind.
+        thread::sleep(Duration::from_millis(500));
+        ensure!(pair.holders.now() == [0], "{}", pair.logs());
+        measured(&format!("partition_{round}_doubled_after_healing"), ms(record.stop()?.doubled(healed)));
+        measured(&format!("partition_{round}_outage_after_healing"), ms(probe.stop()?.outage(healed)));
+    }
+    pair.routers.iter_mut().try_for_each(|router| router.stop())
+}
+
+#[test]
+fn an_interface_that_flaps_is_used_again() -> Result<()> {
+    require_routers!("an_interface_that_flaps_is_used_again", Kind::Xdirector);
+    let flaps = unless_long(40, 1000);
+    let mut pair = Pair::start("flaps", XDIRECTORS, &Instance::ipv4(53, 150), VIP4.into())?;
+    for round in 0..flaps {
+        let port = &pair.scene.machines[round % 2].port;
+        port.set_link(false)?;
+        thread::sleep(Duration::from_millis(20));
+        port.set_link(true)?;
+        thread::sleep(Duration::from_millis(60));
+    }
+    let last = Instant::now();
+    pair.await_master(0)?;
+    measured(&format!("flaps_{flaps}_recovered_after"), ms(last.elapsed()));
+    thread::sleep(Duration::from_millis(500));
+    ensure!(pair.holders.now() == [0], "{}", pair.logs());
+    let log: usize = pair.routers.iter().map(|router| router.log().lines().count()).sum();
+    measured(&format!("flaps_{flaps}_log_lines"), log);
+    pair.routers.iter_mut().try_for_each(|router| router.stop())
+}
