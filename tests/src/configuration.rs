@@ -25,6 +25,8 @@ pub struct VirtualServer {
 impl Configuration {
     /// A director named `instance` that takes packets on `interfaces`.
     pub fn new(instance: &str, interfaces: &[&str]) -> Self {
+        // An instance's name has 32 bytes at most; the end of a namespace's tells directors apart.
+        let instance = &instance[instance.len().saturating_sub(32)..];
         Self {
             text: format!(
                 "[director]\ninstance = \"{instance}\"\nrouter_id = \"director-01\"\ninterfaces = {interfaces:?}\n"

@@ -90,6 +90,8 @@ impl Agent {
                 self.failover = None;
             }
             (None, true) => {
+                // Where that cannot be, the driver says so.
+                let _ = std::fs::create_dir_all(self.orders.directory());
                 let state =
                     self.orders.directory().join(format!("{}.vrrp.json", self.config.director.instance));
                 let (vrrp, reports) = Vrrp::spawn(self.vrrp_wanted(), self.plane.roles(), Some(state))

@@ -43,7 +43,8 @@ pub struct VrrpSettings {
     pub lock_memory: bool,
     /// `guard`: a small process gives the addresses up when the agent dies or hangs.
     pub guard: bool,
-    /// `watchdog`: for how long the driver may be silent before the guard gives its addresses up, 50 ms to 1 h.
+    /// `watchdog`: for how long the driver may be silent before the guard gives its addresses up, 50 ms to 1 h;
+    /// [`Self::watchdog_for`] unless given.
     pub watchdog: Duration,
 }
 
@@ -55,6 +56,16 @@ impl Default for VrrpSettings {
             guard: true,
             watchdog: Duration::from_millis(500),
         }
+    }
+}
+
+impl VrrpSettings {
+    /// Twice the shortest interval between adverts, so that the guard acts before the other director takes over, but between
+    /// 150 ms, which a busy machine may take to give a thread its turn, and 500 ms.
+    pub fn watchdog_for(instances: &[VrrpInstance]) -> Duration {
+        let shortest =
+            instances.iter().map(|one| one.advert_interval).min().unwrap_or(Duration::from_secs(1));
+        (2 * shortest).clamp(Duration::from_millis(150), Duration::from_millis(500))
     }
 }
 

@@ -145,6 +145,8 @@ fn leftovers_of_a_dead_run_are_removed_at_the_start() -> Result<()> {
     kill(Pid::from_raw(guard.cast_signed()), Signal::SIGKILL)?;
     pair.routers[0].kill()?;
     pair.await_answer(1)?;
+    // The probe may be a moment ahead of the kernel's notifications.
+    wait_until(SOON, || pair.holders.now() == [0, 1]);
     ensure!(pair.holders.now() == [0, 1], "nothing was left: {:?}", pair.holders.now());
     let record = pair.scene.holders(VIP4)?;
     let begun = Instant::now();

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use toml::de::DeValue;
@@ -78,9 +79,12 @@ pub(super) fn read(root: &mut Table<'_>, around: &Surroundings<'_>, report: &mut
             instance.mail = own.or_else(|| mails(&instance.name))?;
             Some(instance)
         });
+        let (mut settings, watchdog) = settings?;
+        let instances: Vec<_> = instances.collect::<Option<_>>()?;
+        settings.watchdog = watchdog.unwrap_or_else(|| VrrpSettings::watchdog_for(&instances));
         Some(Vrrp {
-            settings: settings?,
-            instances: instances.collect::<Option<_>>()?,
+            settings,
+            instances,
             sync_groups,
             scripts: things.scripts?,
             processes: things.processes?,
@@ -101,10 +105,11 @@ impl Reading {
     }
 }
 
-fn settings(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<VrrpSettings> {
+/// `[vrrp]`, and its `watchdog` if that is given.
+fn settings(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<(VrrpSettings, Option<Duration>)> {
     let default = VrrpSettings::default();
     let mut table = match root.table("vrrp", report) {
-        Read::Absent => return Some(default),
+        Read::Absent => return Some((default, None)),
         Read::Wrong => return None,
         Read::Given(field) => field.value,
     };
@@ -117,12 +122,13 @@ fn settings(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<VrrpSetting
     if let (Some(false), Some(Some(field))) = (guard, &watchdog) {
         report.warning(&field.place, Problem::new("without effect beside guard = false"));
     }
-    Some(VrrpSettings {
+    let settings = VrrpSettings {
         realtime_priority: realtime_priority?.map(|field| field.value),
         lock_memory: lock_memory?,
         guard: guard?,
-        watchdog: watchdog?.map_or(default.watchdog, |field| field.value),
-    })
+        watchdog: default.watchdog,
+    };
+    Some((settings, watchdog?.map(|field| field.value)))
 }
 
 /// The scripts of an instance or a group.

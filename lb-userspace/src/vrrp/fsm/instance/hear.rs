@@ -124,6 +124,11 @@ impl Instance {
                 false => format!("{source} has priority {priority}, which is higher than our {own}"),
             };
             self.follow(source, advert, now);
+            // After a partition the better one does not know that there were two, and that the network must learn again where the
+            // addresses are. Our advert tells it, and it answers (RFC 9568 6.4.3).
+            if !self.has_slept {
+                out.push(Command::Advertise { instance: self.id, priority: own });
+            }
             self.yields = Some(Yield { why, farewell: Farewell::Quiet });
         } else if self.has_slept {
             let why = format!("{source} has become master while we slept");

@@ -136,7 +136,7 @@ fn a_planned_end_ends_the_heartbeats() {
         assert_eq!(short(&commands)[..3], ["last heartbeat 0", "advertise 0 0", "release 0"]);
     }
     let mut bench = Bench::master(fast(100));
-    assert_eq!(short(&bench.advert(0, 2, 150))[..2], ["last heartbeat 0", "release 0"]);
+    assert_eq!(short(&bench.advert(0, 2, 150))[..3], ["last heartbeat 0", "advertise 0 100", "release 0"]);
     let mut bench = Bench::master(fast(100));
     assert_eq!(short(&bench.handle(Event::Seized)), ["release 0", "0 Master -> Backup"]);
 }

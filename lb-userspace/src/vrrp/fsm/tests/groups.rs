@@ -88,6 +88,7 @@ fn keepalived_one_backup_takes_all_to_backup() {
     assert_eq!(
         short(&commands),
         [
+            "advertise 1 100",
             "advertise 0 0",
             "advertise 2 0",
             "release 0",

@@ -34,7 +34,10 @@ fn rfc_6_4_3_priority_0_is_answered() {
 fn rfc_6_4_3_a_better_master_leads_to_backup() {
     for (from, priority) in [(2, 101), (2, 100), (255, 100)] {
         let mut bench = Bench::master(v3(100));
-        assert_eq!(short(&bench.advert_every(0, from, priority, 50)), ["release 0", "0 Master -> Backup"]);
+        assert_eq!(
+            short(&bench.advert_every(0, from, priority, 50)),
+            ["advertise 0 100", "release 0", "0 Master -> Backup"]
+        );
         // RFC 9568 6.4.3: with the interval of the advert.
         assert_eq!(bench.wait(), us(150_000) + Duration::from_nanos(30_468_750));
         let view = bench.machine.view(0);
@@ -137,7 +140,10 @@ fn rfc_6_4_3_two_owners_are_decided_by_the_address() {
         list
     });
     assert_eq!(short(&bench.advert(0, 2, 255)), ["advertise 0 255", "discarded 0 OwnAddress"]);
-    assert_eq!(short(&bench.advert(0, 60, 255)), ["release 0", "notice 0", "0 Master -> Backup"]);
+    assert_eq!(
+        short(&bench.advert(0, 60, 255)),
+        ["advertise 0 255", "release 0", "notice 0", "0 Master -> Backup"]
+    );
 }
 
 fn sorted(commands: &[Command]) -> Vec<String> {
