@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,7 @@ use crate::{
         vrrp::{self as config, TrackKey, VrrpInstance},
     },
     notify::Notification,
+    orders,
     vrrp::{
         Report, State, TrackValue, Tracked, Vrrp,
         driver::{InstanceStatus, Wanted},
@@ -45,6 +47,11 @@ pub(super) async fn next(reports: &mut Option<mpsc::UnboundedReceiver<Report>>) 
         }
         None => std::future::pending().await,
     }
+}
+
+/// The file in which the driver remembers what it may leave on the machine.
+pub(super) fn state_file(orders: &orders::Store, config: &Config) -> PathBuf {
+    orders.directory().join(format!("{}.vrrp.json", config.director.instance))
 }
 
 /// Gives each instance the number of its role in the data plane. One that stays keeps its number, and one that has just gone is
@@ -92,8 +99,7 @@ impl Agent {
             (None, true) => {
                 // Where that cannot be, the driver says so.
                 let _ = std::fs::create_dir_all(self.orders.directory());
-                let state =
-                    self.orders.directory().join(format!("{}.vrrp.json", self.config.director.instance));
+                let state = state_file(&self.orders, &self.config);
                 let (vrrp, reports) = Vrrp::spawn(self.vrrp_wanted(), self.plane.roles(), Some(state))
                     .context("VRRP cannot be started")?;
                 let tracks = vrrp.tracks();

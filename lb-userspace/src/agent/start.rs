@@ -16,7 +16,7 @@ use super::{
     Agent, Incoming, Options,
     changes::spawn_metrics,
     events::{Events, Severity},
-    failover::assign_roles,
+    failover::{self, assign_roles},
     open_pins, pins_directory, unix_now,
 };
 use crate::{
@@ -39,6 +39,7 @@ use crate::{
     notify::Notifier,
     orders,
     process::User,
+    vrrp::{self, driver},
 };
 
 /// How long the start waits for the neighbours of real servers before it serves the others.
@@ -63,6 +64,8 @@ impl Agent {
                 (None, Some(reason))
             }
         };
+        let store = orders::Store::new(&state_directory(&options), &config.director.instance);
+        remove_leftovers(&config, &store);
         if let Err(error) = XdpPlane::check_interfaces(&config.director.interfaces, pins.as_ref()).await {
             pins.iter().for_each(crate::dataplane::xdp::Pins::abandon);
             return Err(error);
@@ -71,7 +74,6 @@ impl Agent {
         let mailer =
             config.mail.as_ref().map(|mail| Mailer::new(mail, &config.director.router_id)).transpose()?;
         let metrics = spawn_metrics(&config, &to_agent).await?;
-        let store = orders::Store::new(&state_directory(&options), &config.director.instance);
         let mut inputs = Inputs { orders: load_orders(&store), now: unix_now(), ..Inputs::default() };
 
         assign_roles(&mut inputs.roles, &config);
@@ -216,6 +218,26 @@ impl Agent {
                 self.config.director.interfaces[0]
             );
         }
+    }
+}
+
+/// Removes addresses of an agent that has died, before anything that takes time. What keeps it from that is said again when VRRP
+/// itself starts.
+fn remove_leftovers(config: &Config, store: &orders::Store) {
+    let wanted = driver::Wanted { config: config.vrrp.clone(), roles: BTreeMap::new() };
+    let state = failover::state_file(store, config);
+    if wanted.config.instances.is_empty() && !state.exists() {
+        return;
+    }
+    match driver::remove_leftovers(wanted, state) {
+        Ok(reports) => {
+            for report in reports {
+                if let vrrp::Report::Notice { subject, text, .. } = report {
+                    tracing::warn!("vrrp {subject}: {text}");
+                }
+            }
+        }
+        Err(error) => tracing::error!("vrrp: what an earlier run may have left is not removed: {error}"),
     }
 }
 

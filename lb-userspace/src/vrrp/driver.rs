@@ -149,6 +149,37 @@ impl TrackSender {
     }
 }
 
+/// Removes what a dead run has left: all that `state` remembers, and all addresses of the configuration. [`Vrrp::spawn`] does so
+/// too; this is for the time before, in which a data plane is loaded and another director has the addresses already. Gives
+/// what there is to say.
+///
+/// # Errors
+/// When the kernel cannot be asked for its interfaces.
+pub fn remove_leftovers(wanted: Wanted, state: PathBuf) -> io::Result<Vec<Report>> {
+    let (reports, mut said) = mpsc::unbounded_channel();
+    let mut engine = engine::Engine::new(
+        system::System::open()?,
+        wanted,
+        Arc::new(NoRoles),
+        state::StateFile::new(Some(state)),
+        reports,
+    );
+    engine.clean()?;
+    Ok(std::iter::from_fn(|| said.try_recv().ok()).collect())
+}
+
+/// While there is no data plane.
+#[derive(Debug)]
+struct NoRoles;
+
+impl Roles for NoRoles {
+    fn set(&self, _: u16, _: bool) {}
+
+    fn map(&self) -> Option<OwnedFd> {
+        None
+    }
+}
+
 impl Vrrp {
     /// Starts thread and guard: removes what a dead run has left (all that `state` remembers, and all addresses of the
     /// configuration), and begins.

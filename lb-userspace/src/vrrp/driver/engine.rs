@@ -188,13 +188,22 @@ impl<N: Network> Engine<N> {
         }
     }
 
+    /// Removes what a dead run has left, and nothing else.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn clean(&mut self) -> io::Result<()> {
+        self.read_links()?;
+        self.remove_leftovers();
+        Ok(())
+    }
+
     /// Removes what a dead run has left, starts the guard, opens sockets, and begins.
     ///
     /// # Errors
     /// When the guard or a socket cannot be had, or the kernel not be asked: which, and for which instance.
     pub fn start(&mut self) -> io::Result<()> {
-        self.read_links()?;
-        self.remove_leftovers();
+        self.clean()?;
         self.remember();
         self.apply_roles();
         self.make_macvlans();
