@@ -197,10 +197,10 @@ fn measure(
         for failure in Failure::ALL {
             for (program, pair) in &mut pairs {
                 say(&format!("run {} of {runs}, {}, {}", run + 1, failure.name(), program.kind()));
-                // Every run meets the adverts at another phase.
-                std::thread::sleep(config.interval() * run / runs);
+                // Spread over the interval between two adverts.
+                let phase = config.interval() * (2 * run + 1) / (2 * runs);
                 let figures = pair
-                    .run(failure)
+                    .run(failure, phase)
                     .with_context(|| format!("{} of {}, run {}", failure.name(), program.kind(), run + 1))?;
                 for (name, time) in figures {
                     report.add(Cell { config: config.name(), failure: name }, program.kind(), time);

@@ -211,6 +211,8 @@ struct Agent {
     check_path: Arc<CheckPath>,
     /// VRRP; `None` without an instance in the configuration.
     failover: Option<failover::Failover>,
+    /// What was configured before the last reload: what that has ended has scripts for its end.
+    vrrp_before: config::vrrp::Vrrp,
     /// As whom scripts run; `None`: as the agent.
     script_user: Option<User>,
     notifier: Notifier,

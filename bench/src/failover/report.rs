@@ -117,10 +117,13 @@ impl Display for Report {
     }
 }
 
-/// "behind" where xdirector's median is the worse one.
+/// What the measurement cannot tell apart: probes are sent every millisecond.
+const RESOLUTION: Duration = Duration::from_millis(1);
+
+/// "behind" where xdirector's median is the worse one, by more than the measurement's resolution.
 fn verdict(times: &Times) -> &'static str {
     match (times.get(&Kind::Xdirector), times.get(&Kind::Keepalived)) {
-        (Some(ours), Some(theirs)) if median(ours) > median(theirs) => "  behind",
+        (Some(ours), Some(theirs)) if median(ours) > median(theirs) + RESOLUTION => "  behind",
         _ => "",
     }
 }

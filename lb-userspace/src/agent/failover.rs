@@ -160,8 +160,10 @@ impl Agent {
 
     /// Gives up all addresses and tells of it.
     pub(super) fn give_up_addresses(&mut self, incoming: &mut Incoming) {
-        let Some(Failover { vrrp, .. }) = self.failover.take() else { return };
+        let Some(Failover { vrrp, trackers, told: _ }) = self.failover.take() else { return };
         vrrp.stop(LAST_ADVERTS);
+        // Its end waits for its thread.
+        drop(trackers);
         if let Some(mut reports) = incoming.failover.take() {
             while let Ok(report) = reports.try_recv() {
                 self.vrrp_reported(report);
@@ -178,9 +180,8 @@ impl Agent {
                 let text = format!("{} -> {word}: {reason}", from.as_str());
                 self.events.tell(severity, &format!("vrrp {name}"), text);
                 tracing::debug!("vrrp {name}: done {} us after what caused it", took.as_micros());
-                let Some(instance) = self.config.vrrp.instances.iter().find(|one| one.name == name) else {
-                    return;
-                };
+                let all = self.config.vrrp.instances.iter().chain(&self.vrrp_before.instances);
+                let Some(instance) = all.into_iter().find(|one| one.name == name) else { return };
                 let scripts = Scripts {
                     kind: "INSTANCE",
                     name: &name,
@@ -198,9 +199,8 @@ impl Agent {
                 let word = word(to);
                 let severity = if to == State::Fault { Severity::Bad } else { Severity::Good };
                 self.events.tell(severity, &format!("vrrp group {name}"), format!("{word}: {reason}"));
-                let Some(group) = self.config.vrrp.sync_groups.iter().find(|one| one.name == name) else {
-                    return;
-                };
+                let all = self.config.vrrp.sync_groups.iter().chain(&self.vrrp_before.sync_groups);
+                let Some(group) = all.into_iter().find(|one| one.name == name) else { return };
                 let of_state = match to {
                     State::Master => &group.notify_master,
                     State::Backup => &group.notify_backup,

@@ -109,6 +109,7 @@ impl Agent {
         // From here on the file is in force, whatever the kernel says.
         let before = std::mem::replace(&mut self.config, new);
         self.source = source;
+        self.vrrp_before = before.vrrp.clone();
         self.inputs.now = unix_now();
         assign_roles(&mut self.inputs.roles, &self.config);
         // With a hundred thousand servers, looking for those that came and went takes longer than all the rest.

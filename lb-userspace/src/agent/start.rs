@@ -24,7 +24,7 @@ use crate::{
         Request,
         types::{Override, Work},
     },
-    config::{Config, OnFailure, RealServer, Source},
+    config::{Config, OnFailure, RealServer, Source, vrrp::MAX_VRRP_INSTANCES},
     dataplane::{
         DataPlane as _,
         xdp::{
@@ -84,6 +84,11 @@ impl Agent {
             Some(pins) => XdpPlane::open(&config, &wanted, options.trace, pins)?,
             None => XdpPlane::load(&config, &wanted, options.trace)?,
         };
+        // Whoever was master here is it no more.
+        let roles = plane.roles();
+        (1..=MAX_VRRP_INSTANCES)
+            .filter_map(|role| u16::try_from(role).ok())
+            .for_each(|role| roles.set(role, false));
         let left = plane.observe();
         let mut events = Events::default();
         let how = match plane.is_adopted() {
@@ -114,6 +119,7 @@ impl Agent {
             health,
             check_path,
             failover: None,
+            vrrp_before: crate::config::vrrp::Vrrp::default(),
             script_user: user.clone(),
             notifier: Notifier::new(user),
             mailer,

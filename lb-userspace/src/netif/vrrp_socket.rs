@@ -65,6 +65,18 @@ pub enum Received<'a> {
     },
 }
 
+/// Bytes that wait to be read: thousands of adverts, so that a burst of forged ones does not push out the master's.
+const ROOM: usize = 4 << 20;
+
+/// As much room as the kernel gives: past its limit only with CAP_NET_ADMIN.
+fn make_room(socket: &Socket) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    if setsockopt(socket, sockopt::RcvBufForce, &ROOM).is_err() {
+        // What there is has to do.
+        let _ = socket.set_recv_buffer_size(ROOM);
+    }
+}
+
 impl VrrpSocket {
     /// Opens a socket that hears what comes in on an interface (index) to the group of its family, or to this machine.
     ///
@@ -102,6 +114,7 @@ impl VrrpSocket {
                 Family::Ipv4 => set_up_ipv4(&socket, interface)?,
                 Family::Ipv6 => set_up_ipv6(&socket, interface)?,
             }
+            make_room(&socket);
             prepare(&socket)?;
             Ok(socket)
         };

@@ -25,7 +25,7 @@ mod tracking;
 mod unit;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -272,6 +272,9 @@ impl Machine {
         let tracks = tracking::tracks(&settings);
         reload::drop_groups(&self.settings, &self.units, &settings, &mut out);
         self.units = reload::units(&self.settings, &self.units, &settings, units);
+        // What nobody tracks any more may be otherwise when somebody does again.
+        let tracked: BTreeSet<&TrackKey> = tracks.iter().flatten().map(|track| &track.key).collect();
+        self.known.retain(|key, _| tracked.contains(key));
         let before = std::mem::take(&mut self.instances);
         self.instances = reload::instances(before, &settings, tracks, now, &mut out);
         for (index, unit) in self.units.iter().enumerate() {
@@ -334,7 +337,8 @@ impl Machine {
             }
             Event::Woke { .. } => {
                 for instance in &mut self.instances {
-                    instance.has_slept = instance.state == State::Master;
+                    // One that has just become master may have taken long for that, and hears its predecessor's last advert.
+                    instance.has_slept = instance.state == State::Master && instance.is_settled;
                 }
             }
         }

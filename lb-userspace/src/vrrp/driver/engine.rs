@@ -359,6 +359,8 @@ impl<N: Network> Engine<N> {
         if self.timers.audit <= now {
             self.timers.audit = now + AUDIT;
             self.look();
+            // A guard of an earlier run that was stopped in its work may switch them off when it goes on.
+            self.apply_roles();
         }
     }
 

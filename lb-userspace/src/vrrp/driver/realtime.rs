@@ -39,7 +39,8 @@ pub fn apply(wanted: &VrrpSettings, before: Option<&VrrpSettings>) -> Vec<String
 fn schedule(priority: Option<u8>, before: Option<u8>) -> Result<(), String> {
     let (policy, level) = match (priority, before) {
         (None, None) => return Ok(()),
-        (None, Some(_)) => (libc::SCHED_OTHER, 0),
+        // Without CAP_SYS_NICE the flag cannot be taken back.
+        (None, Some(_)) => (libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK, 0),
         (Some(priority), _) => {
             give_time().map_err(|text| format!("not SCHED_FIFO: {text}"))?;
             // What this thread starts (the guard) is an ordinary process again.

@@ -42,6 +42,8 @@ pub(super) struct Instance {
     pub(super) is_handed_over: bool,
     /// MASTER, and the caller has not run for a while.
     pub(super) has_slept: bool,
+    /// It has been master for an advert interval.
+    pub(super) is_settled: bool,
     /// Whose adverts it follows, or followed last.
     leader: Option<Leader>,
     /// `Master_Adver_Interval`, `Active_Adver_Interval`: the leader's interval.
@@ -113,6 +115,7 @@ impl Instance {
             yields: None,
             is_handed_over: false,
             has_slept: false,
+            is_settled: false,
             leader: None,
             interval: settings.advert_interval,
             down: None,

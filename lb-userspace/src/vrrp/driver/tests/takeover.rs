@@ -123,6 +123,8 @@ fn what_the_guard_has_seized_is_not_touched_again() {
 fn after_a_stop_it_looks_before_it_speaks() {
     let one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
     let mut bench = Bench::master(std::slice::from_ref(&one));
+    bench.pass(MS * 1100);
+    bench.log.take();
     bench.fake().now += MS * 5000;
     bench.fake().arrivals.push(advert(&one, [10, 0, 0, 2], 150));
     bench.turn(Ready { stalled: Some(MS * 5000), ..Ready::default() });

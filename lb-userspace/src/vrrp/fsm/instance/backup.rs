@@ -38,7 +38,11 @@ impl Instance {
         let (version, priority) = (self.settings.version, self.standing.effective);
         down.since
             + match down.given_up {
-                Some(_) if self.settings.quick_release => {
+                // Another router's farewell is answered by the master, who needs time for that.
+                Some(who)
+                    if self.settings.quick_release
+                        && self.leader.is_some_and(|leader| leader.address == who) =>
+                {
                     timers::short_skew(version, priority, self.interval)
                 }
                 Some(_) => timers::skew(version, priority, self.interval),

@@ -22,6 +22,7 @@ impl Instance {
         (self.wish, self.yields, self.down, self.pulse) = (None, None, None, None);
         (self.lower, self.patience, self.answered, self.rival) = (None, None, None, None);
         self.interval = self.settings.advert_interval;
+        self.is_settled = false;
         self.became_master += 1;
         self.enter(State::Master, why, now, out);
     }
@@ -49,6 +50,7 @@ impl Instance {
     pub(super) fn work(&mut self, now: Instant, out: &mut Vec<Command>) {
         let garp = self.settings.garp;
         if let Some(due) = timers::take_due(&mut self.timers.advert, now) {
+            self.is_settled = true;
             self.advertise(now, out);
             // In step, however late this call is.
             self.timers.advert = Some(timers::again(due, self.settings.advert_interval, now));

@@ -104,6 +104,7 @@ fn a_seized_master_is_backup_without_a_word() {
 #[test]
 fn after_a_sleep_any_other_master_is_believed() {
     let mut bench = Bench::master(v3(100));
+    bench.next();
     bench.pass(ms(1500));
     bench.handle(Event::Woke { slept: ms(1500) });
     assert_eq!(short(&bench.advert(0, 2, 50)), ["release 0", "0 Master -> Backup"]);
@@ -113,9 +114,20 @@ fn after_a_sleep_any_other_master_is_believed() {
     assert_eq!(bench.wait(), us(360_937) + Duration::from_nanos(500));
 }
 
+/// A takeover that took its time is no sleep: the last advert of the predecessor takes nothing back.
+#[test]
+fn a_slow_takeover_is_no_sleep() {
+    let mut bench = Bench::master(v3(100));
+    bench.pass(ms(500));
+    bench.handle(Event::Woke { slept: ms(500) });
+    bench.advert(0, 2, 50);
+    assert_eq!(bench.state(0), State::Master);
+}
+
 #[test]
 fn after_a_sleep_and_a_time_out_the_usual_rules_hold() {
     let mut bench = Bench::master(v3(100));
+    bench.next();
     bench.pass(ms(1500));
     bench.handle(Event::Woke { slept: ms(1500) });
     // Who gives up is no master.
