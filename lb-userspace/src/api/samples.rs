@@ -20,7 +20,7 @@ pub(crate) fn vrrp() -> VrrpStatus {
             name: "VI_50".into(),
             state: "MASTER".into(),
             since_seconds: 3661,
-            reason: "nothing heard from 192.168.10.2 for 3.609 s".into(),
+            reason: "master down: nothing heard from 192.168.10.2 for 3.6s".into(),
             interface: "eth0".into(),
             virtual_router_id: 50,
             version: 2,

@@ -154,7 +154,7 @@ fn write_instance(text: &mut String, instance: &VrrpInstanceStatus, name: usize)
     let mut line = |words: String| paragraph(text, INDENT, &words);
     line(instance.addresses.join(", "));
     if !instance.reason.is_empty() {
-        line(format!("because {}", instance.reason));
+        line(instance.reason.clone());
     }
     for fault in &instance.faults {
         line(format!("fault: {fault}"));
