@@ -1,6 +1,7 @@
 //! Sending gratuitous ARP and unsolicited neighbour advertisements.
 
 use std::{
+    collections::BTreeMap,
     fs, io, mem,
     net::IpAddr,
     os::fd::{AsRawFd as _, OwnedFd},
@@ -40,24 +41,22 @@ impl Announcer {
     /// # Errors
     /// What the kernel says, with the interface's name.
     pub fn announce(&self, interface: u32, mac: [u8; 6], address: IpAddr) -> io::Result<()> {
-        let is_router = address.is_ipv6() && is_router(interface);
-        self.send(interface, mac, address, is_router)
+        self.announce_all([(interface, mac, address)]).pop().unwrap_or(Ok(()))
     }
 
-    /// [`Self::announce`] for many addresses of an interface, in their order; one that fails does not keep the others from
-    /// being sent. The results are in the same order.
+    /// [`Self::announce`] for many, each with interface and MAC address, in their order; one that fails does not keep the others
+    /// from being sent. The results are in the same order. Whether this machine is a router is looked up once for each
+    /// interface.
     pub fn announce_all(
         &self,
-        interface: u32,
-        mac: [u8; 6],
-        addresses: impl IntoIterator<Item = IpAddr>,
+        announcements: impl IntoIterator<Item = (u32, [u8; 6], IpAddr)>,
     ) -> Vec<io::Result<()>> {
-        let mut known = None;
-        let send = |address: IpAddr| {
-            let is_router = address.is_ipv6() && *known.get_or_insert_with(|| is_router(interface));
+        let mut routers = Routers::default();
+        let send = |(interface, mac, address): (u32, [u8; 6], IpAddr)| {
+            let is_router = routers.flag(interface, address, is_router);
             self.send(interface, mac, address, is_router)
         };
-        addresses.into_iter().map(send).collect()
+        announcements.into_iter().map(send).collect()
     }
 
     fn send(&self, interface: u32, mac: [u8; 6], address: IpAddr, is_router: bool) -> io::Result<()> {
@@ -91,8 +90,42 @@ impl Announcer {
     }
 }
 
+/// On which interfaces this machine is a router.
+#[derive(Debug, Default)]
+struct Routers(BTreeMap<u32, bool>);
+
+impl Routers {
+    /// The router flag of an advertisement. `look_up` takes a file's opening and reading.
+    fn flag(&mut self, interface: u32, address: IpAddr, look_up: impl FnOnce(u32) -> bool) -> bool {
+        address.is_ipv6() && *self.0.entry(interface).or_insert_with(|| look_up(interface))
+    }
+}
+
 /// Whether this machine forwards IPv6 packets from an interface, and so is a router there (RFC 4861 4.4).
 fn is_router(interface: u32) -> bool {
     let path = format!("/proc/sys/net/ipv6/conf/{}/forwarding", link::name(interface));
     fs::read(path).is_ok_and(|value| value.first().is_some_and(|digit| *digit != b'0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_interface_is_looked_up_once_and_only_for_ipv6() {
+        let (mut routers, mut looked_up) = (Routers::default(), Vec::new());
+        let mut flag = |interface, address: &str| {
+            let look_up = |interface| {
+                looked_up.push(interface);
+                interface == 3
+            };
+            routers.flag(interface, address.parse().unwrap(), look_up)
+        };
+        assert!(!flag(3, "10.0.0.1"));
+        for _ in 0..100 {
+            assert!(!flag(2, "fd00::1"));
+            assert!(flag(3, "fd00::2"));
+        }
+        assert_eq!(looked_up, [2, 3]);
+    }
 }

@@ -139,11 +139,7 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn add_rule(&mut self, rule: &VirtualRule) -> io::Result<bool> {
-        // Without a priority the kernel takes a new one for each, and never finds that it has the rule.
-        if rule.priority.is_none() && self.find_rule(rule)?.is_some() {
-            return Ok(false);
-        }
-        added(self.requests.ask(message::add_rule(rule)), || format!("cannot add {}", Rule(rule)))
+        self.add_rules(&[rule]).pop().unwrap_or(Ok(false))
     }
 
     /// Removes a rule of protocol [`super::ROUTE_PROTOCOL`]. False: it was not there.
@@ -151,19 +147,76 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn remove_rule(&mut self, rule: &VirtualRule) -> io::Result<bool> {
-        let Some(priority) = self.find_rule(rule)? else { return Ok(false) };
-        let exact = VirtualRule { priority: Some(priority), ..rule.clone() };
-        removed(self.requests.ask(message::remove_rule(&exact)), || format!("cannot remove {}", Rule(rule)))
+        self.remove_rules(&[rule]).pop().unwrap_or(Ok(false))
     }
 
+    /// [`Self::add_rule`] for many, in their order; one that fails does not keep the others from being added. The results are
+    /// in the same order. The kernel's rules are listed once for each family.
+    pub fn add_rules(&mut self, rules: &[&VirtualRule]) -> Vec<io::Result<bool>> {
+        let mut tables = RuleTables::default();
+        let mut new: Vec<&VirtualRule> = Vec::new();
+        let mut results = Vec::new();
+        for &rule in rules {
+            // Without a priority the kernel takes a new one for each, and never finds that it has the rule.
+            let is_there = match rule.priority {
+                Some(_) => Ok(false),
+                None if new.iter().any(|new| message::is_like(new, rule)) => Ok(true),
+                None => tables.find(&mut self.requests, rule).map(|found| found.is_some()),
+            };
+            results.push(is_there.and_then(|is_there| {
+                if is_there {
+                    return Ok(false);
+                }
+                let outcome = self.requests.ask(message::add_rule(rule));
+                let is_new = added(outcome, || format!("cannot add {}", Rule(rule)))?;
+                new.push(rule);
+                Ok(is_new)
+            }));
+        }
+        results
+    }
+
+    /// [`Self::remove_rule`] for many, as [`Self::add_rules`].
+    pub fn remove_rules(&mut self, rules: &[&VirtualRule]) -> Vec<io::Result<bool>> {
+        let mut tables = RuleTables::default();
+        let mut remove = |rule: &VirtualRule| {
+            let Some(priority) = tables.take(&mut self.requests, rule)? else { return Ok(false) };
+            let exact = VirtualRule { priority: Some(priority), ..rule.clone() };
+            let outcome = self.requests.ask(message::remove_rule(&exact));
+            removed(outcome, || format!("cannot remove {}", Rule(rule)))
+        };
+        rules.iter().map(|rule| remove(rule)).collect()
+    }
+}
+
+/// The kernel's rules, for IPv4 and IPv6: each as it was when it was first asked for.
+#[derive(Default)]
+struct RuleTables([Option<Result<Vec<RuleMessage>, Refusal>>; 2]);
+
+impl RuleTables {
     /// Priority of the rule that is like this one, and ours.
-    fn find_rule(&mut self, rule: &VirtualRule) -> io::Result<Option<u32>> {
-        let found = self.requests.dump(&message::rules_like(rule), |entry| {
-            let entry = (entry.kind == NEW_RULE).then(|| RuleMessage::parse(entry.payload).ok())??;
-            message::priority_of(&entry, rule)
+    fn find(&mut self, requests: &mut Requests, rule: &VirtualRule) -> io::Result<Option<u32>> {
+        let table = self.of(requests, rule)?;
+        Ok(table.iter().find_map(|entry| message::priority_of(entry, rule)))
+    }
+
+    /// The same, and it is not found again.
+    fn take(&mut self, requests: &mut Requests, rule: &VirtualRule) -> io::Result<Option<u32>> {
+        let table = self.of(requests, rule)?;
+        let found = table.iter().enumerate();
+        let mut found = found.filter_map(|(at, entry)| Some((at, message::priority_of(entry, rule)?)));
+        let Some((at, priority)) = found.next() else { return Ok(None) };
+        table.remove(at);
+        Ok(Some(priority))
+    }
+
+    fn of(&mut self, requests: &mut Requests, rule: &VirtualRule) -> io::Result<&mut Vec<RuleMessage>> {
+        let table = self.0[usize::from(message::is_ipv6_rule(rule))].get_or_insert_with(|| {
+            requests.dump(&message::rules_like(rule), |entry| {
+                (entry.kind == NEW_RULE).then(|| RuleMessage::parse(entry.payload).ok())?
+            })
         });
-        let found = found.map_err(|refusal| refusal.during("cannot list the rules", NetAdmin))?;
-        Ok(found.first().copied())
+        table.as_mut().map_err(|refusal| refusal.clone().during("cannot list the rules", NetAdmin))
     }
 }
 
@@ -223,4 +276,52 @@ impl fmt::Display for Rule<'_> {
 
 fn network((address, prefix): (std::net::IpAddr, u8)) -> String {
     format!("{address}/{prefix}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use nix::{
+        sched::{CloneFlags, unshare},
+        unistd::Uid,
+    };
+
+    use super::*;
+
+    #[test]
+    fn for_many_rules_the_kernels_are_listed_once() {
+        if !Uid::effective().is_root() {
+            println!("SKIPPED for_many_rules_the_kernels_are_listed_once: needs root");
+            return;
+        }
+        // The namespace goes with the thread.
+        thread::spawn(add_and_remove_many).join().unwrap();
+    }
+
+    fn add_and_remove_many() {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let mut kernel = Kernel::open().unwrap();
+        let rule = |from: &str, table| VirtualRule {
+            from: Some((from.parse().unwrap(), 24)),
+            to: None,
+            table,
+            priority: None,
+        };
+        let rules: Vec<VirtualRule> = (0..50).map(|n| rule("10.1.2.0", 1000 + n)).collect();
+        let mut all: Vec<&VirtualRule> = rules.iter().collect();
+        // The first once more, in another spelling.
+        let again = rule("10.1.2.3", 1000);
+        all.push(&again);
+        let mut expected = vec![true; 50];
+        expected.push(false);
+        let mut requests_for = |work: fn(&mut Kernel, &[&VirtualRule]) -> Vec<io::Result<bool>>| {
+            let before = kernel.requests.requests();
+            let results: Vec<bool> = work(&mut kernel, &all).into_iter().map(Result::unwrap).collect();
+            (results, kernel.requests.requests() - before)
+        };
+        assert_eq!(requests_for(Kernel::add_rules), (expected.clone(), 1 + 50));
+        assert_eq!(requests_for(Kernel::add_rules), (vec![false; 51], 1));
+        assert_eq!(requests_for(Kernel::remove_rules), (expected, 1 + 50));
+    }
 }

@@ -142,6 +142,17 @@ fn rule(rule: &VirtualRule) -> RuleMessage {
     message
 }
 
+/// Whether two rules differ in their priority at most.
+pub(super) fn is_like(one: &VirtualRule, other: &VirtualRule) -> bool {
+    let bare = |rule: &VirtualRule| self::rule(&VirtualRule { priority: None, ..rule.clone() });
+    bare(one) == bare(other)
+}
+
+/// In which of the kernel's two tables a rule is.
+pub(super) fn is_ipv6_rule(rule: &VirtualRule) -> bool {
+    rule_family(rule) == AddressFamily::Inet6
+}
+
 /// The priority of a rule of ours in the kernel's table, when it is `wanted` (whose priority may be open).
 pub(super) fn priority_of(found: &RuleMessage, wanted: &VirtualRule) -> Option<u32> {
     let expected = self::rule(wanted);

@@ -62,6 +62,12 @@ impl Requests {
         })
     }
 
+    /// How many requests were made, dumps among them.
+    #[cfg(test)]
+    pub const fn requests(&self) -> u32 {
+        self.sequence
+    }
+
     /// Does one request.
     pub fn ask(&mut self, request: Request) -> Result<(), Refusal> {
         self.exchange(&[request], |_| ()).pop().unwrap_or_else(|| Err(Refusal::of(libc::EIO)))

@@ -68,7 +68,7 @@ fn many_are_announced_in_their_order() -> Result<()> {
         .map(|text| text.parse())
         .collect::<Result<_, _>>()?;
     pair.a.enter(|| {
-        for result in Announcer::open()?.announce_all(eth0, MAC, addresses.iter().copied()) {
+        for result in Announcer::open()?.announce_all(addresses.iter().map(|address| (eth0, MAC, *address))) {
             result?;
         }
         Ok(())

@@ -286,6 +286,10 @@ impl<N: Network> Engine<N> {
             self.time_out();
         }
         self.due();
+        // The guard has come between some that were added.
+        if self.is_seized {
+            self.seized();
+        }
     }
 
     /// How everything is.
@@ -337,9 +341,8 @@ impl<N: Network> Engine<N> {
         if self.machine.poll_timeout().is_some_and(|due| due <= now) {
             self.time_out();
         }
-        for (id, target) in self.bursts.due(now, ANNOUNCEMENTS) {
-            self.announce_one(id, target);
-        }
+        let due = self.bursts.due(now, ANNOUNCEMENTS);
+        self.announce_due(&due);
         if self.timers.look.is_some_and(|due| due <= now) {
             self.timers.look = None;
             self.look();

@@ -72,7 +72,11 @@ impl Named {
 
     /// With indexes instead of names. What is on interfaces that do not exist is left out.
     pub fn resolve(&self, links: &Links) -> Vec<Thing> {
-        let index = |name: &str| links.get(name).map(|interface| interface.index);
+        self.resolve_by(|name| links.get(name).map(|interface| interface.index))
+    }
+
+    /// The same, asking for each name's index.
+    pub fn resolve_by(&self, index: impl Fn(&str) -> Option<u32>) -> Vec<Thing> {
         let addresses = self
             .addresses
             .iter()

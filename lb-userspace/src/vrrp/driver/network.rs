@@ -89,8 +89,8 @@ pub trait Network {
     fn receive(&mut self, most: usize) -> Vec<Arrival>;
     /// Sends a message. Never blocks.
     fn send(&mut self, outgoing: Outgoing<'_>) -> io::Result<()>;
-    /// Sends a gratuitous ARP or an unsolicited neighbour advertisement. Never blocks.
-    fn announce(&mut self, target: Target) -> io::Result<()>;
+    /// Sends gratuitous ARPs or unsolicited neighbour advertisements in this order; for each how it went. Never blocks.
+    fn announce(&mut self, targets: &[Target]) -> Vec<io::Result<()>>;
 
     /// Starts the guard or ends it without giving up anything. With `true` while it lives nothing happens.
     fn want_guard(&mut self, wanted: bool, limit: Duration) -> io::Result<()>;

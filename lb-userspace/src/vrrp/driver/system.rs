@@ -16,7 +16,7 @@ use super::{
     network::{Arrival, Channel, Kind, Network, Outgoing},
 };
 use crate::{
-    config::vrrp::VirtualAddress,
+    config::vrrp::{VirtualAddress, VirtualRoute, VirtualRule},
     netif::{Announcer, Change, Interface, Kernel, Monitor, Received, VrrpSocket},
     vrrp::{
         guard::{Guard, Plan},
@@ -96,24 +96,26 @@ impl Network for System {
     }
 
     fn add(&mut self, things: &[Thing]) -> Vec<io::Result<bool>> {
-        let (addresses, others) = split(things);
-        let mut results = self.kernel.add_addresses(&addresses);
-        results.extend(others.iter().map(|thing| match thing {
-            Thing::Address(index, address) => self.kernel.add_address(*index, address),
-            Thing::Route(index, route) => self.kernel.add_route(*index, route),
-            Thing::Rule(rule) => self.kernel.add_rule(rule),
-        }));
+        let mut results = Vec::new();
+        for run in runs(things) {
+            match run {
+                Run::Addresses(addresses) => results.extend(self.kernel.add_addresses(&addresses)),
+                Run::Route(index, route) => results.push(self.kernel.add_route(index, route)),
+                Run::Rules(rules) => results.extend(self.kernel.add_rules(&rules)),
+            }
+        }
         results
     }
 
     fn remove(&mut self, things: &[Thing]) -> Vec<io::Result<bool>> {
-        let (addresses, others) = split(things);
-        let mut results = self.kernel.remove_addresses(&addresses);
-        results.extend(others.iter().map(|thing| match thing {
-            Thing::Address(index, address) => self.kernel.remove_address(*index, address),
-            Thing::Route(index, route) => self.kernel.remove_route(*index, route),
-            Thing::Rule(rule) => self.kernel.remove_rule(rule),
-        }));
+        let mut results = Vec::new();
+        for run in runs(things) {
+            match run {
+                Run::Addresses(addresses) => results.extend(self.kernel.remove_addresses(&addresses)),
+                Run::Route(index, route) => results.push(self.kernel.remove_route(index, route)),
+                Run::Rules(rules) => results.extend(self.kernel.remove_rules(&rules)),
+            }
+        }
         results
     }
 
@@ -173,8 +175,9 @@ impl Network for System {
         }
     }
 
-    fn announce(&mut self, target: Target) -> io::Result<()> {
-        self.announcer.announce(target.interface, target.mac, target.address)
+    fn announce(&mut self, targets: &[Target]) -> Vec<io::Result<()>> {
+        self.announcer
+            .announce_all(targets.iter().map(|target| (target.interface, target.mac, target.address)))
     }
 
     fn want_guard(&mut self, wanted: bool, limit: Duration) -> io::Result<()> {
@@ -220,17 +223,27 @@ impl Network for System {
     }
 }
 
-/// The addresses, which come first, for a batch; and the others.
-fn split(things: &[Thing]) -> (Vec<(u32, &VirtualAddress)>, &[Thing]) {
-    let addresses: Vec<(u32, &VirtualAddress)> = things
-        .iter()
-        .map_while(|thing| match thing {
-            Thing::Address(index, address) => Some((*index, address)),
-            Thing::Route(..) | Thing::Rule(_) => None,
-        })
-        .collect();
-    let others = &things[addresses.len()..];
-    (addresses, others)
+/// Things of a kind that follow each other.
+#[derive(Debug, PartialEq)]
+enum Run<'a> {
+    Addresses(Vec<(u32, &'a VirtualAddress)>),
+    Route(Option<u32>, &'a VirtualRoute),
+    Rules(Vec<&'a VirtualRule>),
+}
+
+/// In their order, but together what the kernel does better together.
+fn runs(things: &[Thing]) -> Vec<Run<'_>> {
+    let mut runs = Vec::new();
+    for thing in things {
+        match (thing, runs.last_mut()) {
+            (Thing::Address(index, address), Some(Run::Addresses(run))) => run.push((*index, address)),
+            (Thing::Address(index, address), _) => runs.push(Run::Addresses(vec![(*index, address)])),
+            (Thing::Route(index, route), _) => runs.push(Run::Route(*index, route)),
+            (Thing::Rule(rule), Some(Run::Rules(run))) => run.push(rule),
+            (Thing::Rule(rule), _) => runs.push(Run::Rules(vec![rule])),
+        }
+    }
+    runs
 }
 
 /// `Some(None)`: something came that is no IP packet.
@@ -253,4 +266,40 @@ fn receive_advert(
             message: message.to_vec(),
         }),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vrrp::driver::tests::address;
+
+    #[test]
+    fn addresses_and_rules_go_together_and_nothing_changes_its_place() {
+        let addresses = ["10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32"].map(address);
+        let route = VirtualRoute {
+            to: ("192.0.2.0".parse().unwrap(), 24),
+            via: None,
+            interface: None,
+            source: None,
+            table: None,
+            metric: None,
+        };
+        let rules = [100, 101].map(|table| VirtualRule { from: None, to: None, table, priority: None });
+        let things = [
+            Thing::Address(2, addresses[0].clone()),
+            Thing::Address(3, addresses[1].clone()),
+            Thing::Route(None, route.clone()),
+            Thing::Rule(rules[0].clone()),
+            Thing::Rule(rules[1].clone()),
+            Thing::Address(2, addresses[2].clone()),
+        ];
+        let expected = [
+            Run::Addresses(vec![(2, &addresses[0]), (3, &addresses[1])]),
+            Run::Route(None, &route),
+            Run::Rules(vec![&rules[0], &rules[1]]),
+            Run::Addresses(vec![(2, &addresses[2])]),
+        ];
+        assert_eq!(runs(&things), expected);
+        assert_eq!(runs(&[]), []);
+    }
 }

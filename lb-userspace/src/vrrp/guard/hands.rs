@@ -131,7 +131,7 @@ pub fn give_up(instances: &[&InstancePlan], mute: bool, hands: &mut dyn Hands) -
 #[derive(Debug, Default)]
 pub struct RealHands {
     kernel: Option<Kernel>,
-    mouth: Option<Mouth>,
+    mouth: Mouth,
     map: Option<OwnedFd>,
     roles: Option<Roles>,
 }
@@ -141,13 +141,6 @@ impl RealHands {
         match &mut self.kernel {
             Some(kernel) => Ok(kernel),
             empty => Ok(empty.insert(Kernel::open()?)),
-        }
-    }
-
-    fn mouth(&mut self) -> io::Result<&Mouth> {
-        match &mut self.mouth {
-            Some(mouth) => Ok(mouth),
-            empty => Ok(empty.insert(Mouth::open()?)),
         }
     }
 }
@@ -167,8 +160,8 @@ impl Hands for RealHands {
         if plan.instances.iter().any(InstancePlan::needs_kernel) {
             note("remove addresses", self.kernel().map(|_| ()));
         }
-        if plan.instances.iter().any(|instance| !instance.last_words.is_empty()) {
-            note("send adverts of priority 0", self.mouth().map(|_| ()));
+        for failure in self.mouth.prepare(plan) {
+            note("send adverts of priority 0", Err(io::Error::other(failure)));
         }
         let highest = plan.instances.iter().map(|instance| instance.role).max().unwrap_or(0);
         // Without a map the data plane goes away with the agent.
@@ -191,7 +184,7 @@ impl Hands for RealHands {
         to: IpAddr,
         message: &[u8],
     ) -> io::Result<()> {
-        self.mouth()?.say(interface, source, to, message)
+        self.mouth.say(interface, source, to, message)
     }
 
     fn remove_address(&mut self, interface: u32, address: &VirtualAddress) -> io::Result<bool> {

@@ -1,105 +1,74 @@
 //! Sends adverts that are ready made.
 
 use std::{
-    io::{self, IoSlice},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
-    os::fd::AsRawFd,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    io,
+    net::IpAddr,
 };
 
-use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrIn, SockaddrIn6, sendmsg};
-use socket2::{Domain, Protocol, Socket, Type};
+use super::Plan;
+use crate::{config::vrrp::Family, netif::VrrpSocket};
 
-use crate::vrrp::packet::PROTOCOL;
-
-/// TTL, hop limit (RFC 9568 5.1.1.3, 5.1.2.3).
-const HOPS: u32 = 255;
-/// Internetwork control, as keepalived has it.
-const TRAFFIC_CLASS: u32 = 0xc0;
-
-/// Raw sockets, which never wait.
-#[derive(Debug)]
+/// The sockets for all last words of a plan, which never wait and hear nothing: the driver's own kind, so that what the driver
+/// can send the guard can send as well.
+#[derive(Debug, Default)]
 pub struct Mouth {
-    ipv4: Socket,
-    /// `None`: this machine has no IPv6.
-    ipv6: Option<Socket>,
+    sockets: BTreeMap<(u32, Family), VrrpSocket>,
 }
 
 impl Mouth {
-    /// Opens them. Needs CAP_NET_RAW.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn open() -> io::Result<Self> {
-        let kind = Type::RAW.nonblocking().cloexec();
-        // IPPROTO_RAW only sends, so nothing that others say piles up here. Its packets bring their own header.
-        let ipv4 = Socket::new(Domain::IPV4, kind, Some(Protocol::from(libc::IPPROTO_RAW)))?;
-        ipv4.set_multicast_loop_v4(false)?;
-        let ipv6 = match Socket::new(Domain::IPV6, kind, Some(Protocol::from(i32::from(PROTOCOL)))) {
-            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
-            socket => {
-                let socket = socket?;
-                socket.set_unicast_hops_v6(HOPS)?;
-                socket.set_multicast_hops_v6(HOPS)?;
-                socket.set_multicast_loop_v6(false)?;
-                socket.set_tclass_v6(TRAFFIC_CLASS)?;
-                // It need not hear anything either: no room for more than the least that the kernel gives.
-                socket.set_recv_buffer_size(0)?;
-                Some(socket)
+    /// Opens what a plan needs and is not open yet, and closes what it does not need. Needs CAP_NET_RAW. What could not be
+    /// opened, in words.
+    pub fn prepare(&mut self, plan: &Plan) -> Vec<String> {
+        let with_words = plan
+            .instances
+            .iter()
+            .flat_map(|instance| instance.last_words.iter().map(|(to, _)| (instance.interface, family(*to))));
+        let needed: BTreeSet<(u32, Family)> = with_words.collect();
+        self.sockets.retain(|way, _| needed.contains(way));
+        let mut failures = Vec::new();
+        for way in needed {
+            if let Err(error) = self.socket(way) {
+                failures.push(error.to_string());
             }
-        };
-        Ok(Self { ipv4, ipv6 })
+        }
+        failures
     }
 
     /// Sends out of an interface: over IPv4 a packet with its header, over IPv6 a message to which the kernel makes the header,
     /// with `source` in it.
     ///
     /// # Errors
-    /// What the kernel says.
-    pub fn say(&self, interface: u32, source: Option<IpAddr>, to: IpAddr, message: &[u8]) -> io::Result<()> {
-        match to {
-            IpAddr::V4(to) => self.say_v4(interface, to, message),
-            IpAddr::V6(to) => self.say_v6(interface, source, to, message),
+    /// What the kernel says; `InvalidInput` without a source or with one of the other family.
+    pub fn say(
+        &mut self,
+        interface: u32,
+        source: Option<IpAddr>,
+        to: IpAddr,
+        message: &[u8],
+    ) -> io::Result<()> {
+        let source = source.ok_or(io::ErrorKind::InvalidInput)?;
+        self.socket((interface, family(to)))?.send(message, source, to)
+    }
+
+    fn socket(&mut self, way: (u32, Family)) -> io::Result<&VrrpSocket> {
+        match self.sockets.entry(way) {
+            Entry::Occupied(open) => Ok(open.into_mut()),
+            Entry::Vacant(missing) => Ok(missing.insert(VrrpSocket::open_to_send(way.0, way.1)?)),
         }
-    }
-
-    fn say_v4(&self, interface: u32, to: Ipv4Addr, packet: &[u8]) -> io::Result<()> {
-        let info = libc::in_pktinfo {
-            ipi_ifindex: index(interface)?,
-            ipi_spec_dst: libc::in_addr { s_addr: 0 },
-            ipi_addr: libc::in_addr { s_addr: 0 },
-        };
-        let control = [ControlMessage::Ipv4PacketInfo(&info)];
-        let to = SockaddrIn::from(SocketAddrV4::new(to, 0));
-        sendmsg(self.ipv4.as_raw_fd(), &[IoSlice::new(packet)], &control, MsgFlags::empty(), Some(&to))?;
-        Ok(())
-    }
-
-    fn say_v6(&self, interface: u32, source: Option<IpAddr>, to: Ipv6Addr, message: &[u8]) -> io::Result<()> {
-        let socket = self.ipv6.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        let source = match source {
-            Some(IpAddr::V6(source)) => source,
-            // The kernel chooses.
-            _ => Ipv6Addr::UNSPECIFIED,
-        };
-        let info = libc::in6_pktinfo {
-            ipi6_addr: libc::in6_addr { s6_addr: source.octets() },
-            ipi6_ifindex: interface,
-        };
-        let control = [ControlMessage::Ipv6PacketInfo(&info)];
-        // A scope is needed where the destination is link-local.
-        let to = SockaddrIn6::from(SocketAddrV6::new(to, 0, 0, interface));
-        sendmsg(socket.as_raw_fd(), &[IoSlice::new(message)], &control, MsgFlags::empty(), Some(&to))?;
-        Ok(())
     }
 }
 
-fn index(interface: u32) -> io::Result<i32> {
-    i32::try_from(interface).map_err(|_| io::ErrorKind::InvalidInput.into())
+const fn family(address: IpAddr) -> Family {
+    match address {
+        IpAddr::V4(_) => Family::Ipv4,
+        IpAddr::V6(_) => Family::Ipv6,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Read as _, process::Command, thread, time::Duration};
+    use std::{io::Read as _, net::Ipv6Addr, os::fd::AsRawFd as _, process::Command, thread, time::Duration};
 
     use nix::{
         net::if_::if_nametoindex,
@@ -107,8 +76,10 @@ mod tests {
         sys::socket::{LinkAddr, SockaddrLike as _},
         unistd::Uid,
     };
+    use socket2::{Domain, Protocol, Socket, Type};
 
     use super::*;
+    use crate::vrrp::{guard::InstancePlan, packet::PROTOCOL};
 
     /// Every frame, also our own.
     const ETH_P_ALL: u16 = 0x0003;
@@ -185,29 +156,52 @@ mod tests {
         ip("addr add fe80::66:1/64 dev v0 nodad");
         let (v0, v1) = (if_nametoindex("v0").unwrap(), if_nametoindex("v1").unwrap());
         let mut tap = tap(v1);
-        let mouth = Mouth::open().unwrap();
+        let mut mouth = Mouth::default();
 
         // keepalived 2.2.7, version 2 without authentication, at its end.
         let packet = "45c0002800010000ff70d04f0a420001e0000012213400010001d4230a4200640000000000000000";
-        mouth.say(v0, None, Ipv4Addr::new(224, 0, 0, 18).into(), &unhex(packet)).unwrap();
+        let (source4, group4) = (Some([10, 66, 0, 1].into()), IpAddr::from([224, 0, 0, 18]));
+        mouth.say(v0, source4, group4, &unhex(packet)).unwrap();
         assert_eq!(hex(&next_advert(&mut tap)), format!("01005e0000120266000000010800{packet}"));
 
         let message = "3136000100643c80fe800000000000000000000000660100";
         let source: Ipv6Addr = "fe80::66:1".parse().unwrap();
         let group: Ipv6Addr = "ff02::12".parse().unwrap();
+        // What the kernel makes of it: version 6, class c0, a flow label of its own.
+        let check = |frame: &str, ethernet: &str| {
+            assert_eq!(frame[..28], format!("333300000012{ethernet}86dd"));
+            assert_eq!(frame[28..31], *"6c0");
+            let addresses = [source.octets(), group.octets()].concat();
+            assert_eq!(frame[36..], format!("001870ff{}{message}", hex(&addresses)));
+        };
         mouth.say(v0, Some(source.into()), group.into(), &unhex(message)).unwrap();
-        let frame = hex(&next_advert(&mut tap));
-        let (ethernet, rest) = frame.split_at(28);
-        assert_eq!(ethernet, "33330000001202660000000186dd");
-        // Version 6, class c0, a flow label of the kernel's.
-        assert_eq!(&rest[..3], "6c0");
-        let addresses = [source.octets(), group.octets()].concat();
-        assert_eq!(&rest[8..], format!("001870ff{}{message}", hex(&addresses)));
+        check(&hex(&next_advert(&mut tap)), "026600000001");
 
-        // A source that is not this machine's is an error, not another source.
-        let stranger: Ipv6Addr = "fe80::66:3".parse().unwrap();
-        assert!(mouth.say(v0, Some(stranger.into()), group.into(), &unhex(message)).is_err());
-        let gone = mouth.say(u32::MAX, None, Ipv4Addr::new(224, 0, 0, 18).into(), &unhex(packet));
-        assert_eq!(gone.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        // With a VMAC: from the macvlan, with the source of the interface below it.
+        ip("link add link v0 name vrrp.54 address 00:00:5e:00:02:36 type macvlan mode private");
+        ip("link set vrrp.54 addrgenmode none");
+        ip("link set vrrp.54 up");
+        let macvlan = if_nametoindex("vrrp.54").unwrap();
+        mouth.say(macvlan, Some(source.into()), group.into(), &unhex(message)).unwrap();
+        check(&hex(&next_advert(&mut tap)), "00005e000236");
+        mouth.say(macvlan, source4, group4, &unhex(packet)).unwrap();
+        assert_eq!(hex(&next_advert(&mut tap)), format!("01005e00001200005e0002360800{packet}"));
+
+        let gone = mouth.say(u32::MAX, source4, group4, &unhex(packet));
+        assert!(gone.unwrap_err().to_string().contains("cannot open a VRRP socket"));
+        let nobody = mouth.say(v0, None, group4, &unhex(packet));
+        assert_eq!(nobody.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+
+        // A plan closes what it does not need, opens what it does, and says what cannot be.
+        let words = |interface, to| InstancePlan {
+            interface,
+            last_words: vec![(to, Vec::new())],
+            ..InstancePlan::default()
+        };
+        let silent = InstancePlan { interface: macvlan, ..InstancePlan::default() };
+        let instances = vec![words(v0, group4), silent, words(u32::MAX, group.into())];
+        let failures = mouth.prepare(&Plan { instances, ..Plan::default() });
+        assert_eq!(failures.len(), 1, "{failures:?}");
+        assert_eq!(mouth.sockets.keys().copied().collect::<Vec<_>>(), [(v0, Family::Ipv4)]);
     }
 }

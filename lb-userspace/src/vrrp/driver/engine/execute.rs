@@ -14,6 +14,11 @@ use crate::vrrp::{
     fsm::{Command, Discard, Event, InstanceId},
 };
 
+/// How many things are added or removed between two beats: the kernel takes up to a millisecond for an IPv6 address, and the
+/// guard may have no more than 50 ms of patience.
+const THINGS: usize = 16;
+/// How many announcements are sent without asking the guard.
+const ANNOUNCED: usize = 16;
 /// Notices of the machines that are let through in ten seconds, for each instance.
 const MACHINE_NOTICES: u32 = 10;
 
@@ -39,9 +44,8 @@ impl<N: Network> Engine<N> {
                 Command::Announce { instance, repeat } => self.announce(instance, repeat),
                 Command::Heartbeat { instance, last } => self.send_heartbeat(instance, last),
                 Command::Changed { instance, from, to, reason } => {
-                    let Some(name) = self.instances.get(instance).map(|i| i.config.name.clone()) else {
-                        continue;
-                    };
+                    let Some(changed) = self.instances.get(instance) else { continue };
+                    let (name, reason) = (changed.config.name.clone(), changed.reword(reason));
                     let priority = self.priority(instance);
                     reports.push(Report::Instance { name, from, to, priority, reason, took: Duration::ZERO });
                 }
@@ -114,7 +118,8 @@ impl<N: Network> Engine<N> {
                 }
             }
         } else {
-            failure = Some("an advert cannot be sent: there is no address to send it from".to_owned());
+            let why = instance.silenced.as_deref().unwrap_or("there is no address to send it from");
+            failure = Some(format!("an advert cannot be sent: {why}"));
         }
         if instance.is_stamped() && instance.is_held && timers.plan.is_none() {
             timers.plan = Some(now);
@@ -190,15 +195,22 @@ impl<N: Network> Engine<N> {
 
     /// Adds things; how many of the addresses were not there. What fails is said and tried again.
     pub(super) fn add(&mut self, name: &str, things: &[Thing]) -> Vec<Thing> {
-        let results = self.network.add(things);
         let mut added = Vec::new();
-        for (thing, result) in things.iter().zip(results) {
-            match result {
-                Ok(true) => added.push(thing.clone()),
-                Ok(false) => {}
-                Err(error) => {
-                    self.notice(name, "add", true, format!("{thing} cannot be added: {error}"));
-                    self.try_again();
+        for some in things.chunks(THINGS) {
+            // Nothing more for the guard's victim: `seized` follows at the end of the commands or of the turn.
+            if self.has_lost_all() {
+                break;
+            }
+            let results = self.network.add(some);
+            self.network.beat(self.network.now());
+            for (thing, result) in some.iter().zip(results) {
+                match result {
+                    Ok(true) => added.push(thing.clone()),
+                    Ok(false) => {}
+                    Err(error) => {
+                        self.notice(name, "add", true, format!("{thing} cannot be added: {error}"));
+                        self.try_again();
+                    }
                 }
             }
         }
@@ -207,7 +219,11 @@ impl<N: Network> Engine<N> {
 
     /// Removes things. What fails is said and tried again.
     pub(super) fn remove(&mut self, things: &[Thing]) -> Vec<Thing> {
-        let results = self.network.remove(things);
+        let mut results = Vec::new();
+        for some in things.chunks(THINGS) {
+            results.extend(self.network.remove(some));
+            self.network.beat(self.network.now());
+        }
         let mut removed = Vec::new();
         for (thing, result) in things.iter().zip(results) {
             match result {
@@ -232,14 +248,24 @@ impl<N: Network> Engine<N> {
         self.bursts.begin(id, targets, repeat, instance.config.garp.interval, now);
     }
 
-    pub(super) fn announce_one(&mut self, id: InstanceId, target: Target) {
-        let Some(instance) = self.instances.get_mut(id) else { return };
-        match self.network.announce(target) {
-            Ok(()) => instance.counts.announced += 1,
-            Err(error) => {
-                let name = instance.config.name.clone();
-                let text = format!("{} cannot be announced: {error}", target.address);
-                self.notice(&name, "announce", true, text);
+    /// What is due of the bursts.
+    pub(super) fn announce_due(&mut self, due: &[(InstanceId, Target)]) {
+        for some in due.chunks(ANNOUNCED) {
+            // Others may have the addresses since the last ones.
+            if self.has_lost_all() {
+                return self.seized();
+            }
+            let targets: Vec<Target> = some.iter().map(|(_, target)| *target).collect();
+            for ((id, target), result) in some.iter().zip(self.network.announce(&targets)) {
+                let Some(instance) = self.instances.get_mut(*id) else { continue };
+                match result {
+                    Ok(()) => instance.counts.announced += 1,
+                    Err(error) => {
+                        let name = instance.config.name.clone();
+                        let text = format!("{} cannot be announced: {error}", target.address);
+                        self.notice(&name, "announce", true, text);
+                    }
+                }
             }
         }
     }

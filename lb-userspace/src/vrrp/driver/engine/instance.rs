@@ -35,6 +35,8 @@ pub struct Instance {
     pub role: u16,
     pub named: Named,
     pub place: Place,
+    /// Why it can neither send nor hear adverts, in words; `None`: it can, as far as its interface does.
+    pub silenced: Option<String>,
     /// Whether the machine has been told of its source.
     knows_source: bool,
     /// [`Self::named`] on this machine now.
@@ -85,6 +87,7 @@ impl Instance {
             role: roles.get(&config.name).copied().unwrap_or(0),
             named: Named::of(config),
             place: Place::default(),
+            silenced: None,
             knows_source: false,
             things: Vec::new(),
             is_held: false,
@@ -259,12 +262,19 @@ impl Instance {
         Ok(if heartbeat.last { Duration::ZERO } else { heartbeat.lasts })
     }
 
+    /// A reason of the machine, which takes every lack of a source for the lack of an address.
+    pub fn reword(&self, reason: String) -> String {
+        let Some(silenced) = &self.silenced else { return reason };
+        reason.replace(&format!("interface {} has no address to send from", self.config.interface), silenced)
+    }
+
     /// What there is to announce.
     pub fn targets(&self, links: &crate::vrrp::driver::links::Links) -> Vec<Target> {
         crate::vrrp::driver::holdings::targets(&self.things, links)
     }
 
-    pub fn status(&self, view: InstanceView) -> InstanceStatus {
+    pub fn status(&self, mut view: InstanceView) -> InstanceStatus {
+        view.reason = self.reword(view.reason);
         let counts = self.counts.clone();
         InstanceStatus {
             name: self.config.name.clone(),

@@ -55,25 +55,31 @@ impl<N: Network> Engine<N> {
         }
     }
 
-    /// Brings names to indexes again; whether something is elsewhere now.
+    /// Brings names to indexes again; whether something is elsewhere now. A macvlan's name counts only once the macvlan was
+    /// made or found right: until then the interface of that name, if there is one, is somebody else's.
     pub(super) fn resolve(&mut self) -> bool {
-        let Self { instances, links, .. } = self;
+        let Self { instances, links, macvlans, config, .. } = self;
+        let vmacs = holdings::macvlans(&config.instances);
+        let index = |name: &str| {
+            let index = links.get(name)?.index;
+            let is_right = !vmacs.contains_key(name) || macvlans.get(name) == Some(&index);
+            is_right.then_some(index)
+        };
         let mut is_other = false;
         for instance in instances {
-            let index = |name: &str| links.get(name).map(|interface| interface.index);
             let parent = index(&instance.config.interface);
             let adverts = match &instance.config.vmac {
                 Some(vmac) => index(vmac),
                 None => parent,
             };
-            let things = instance.named.resolve(links);
+            let things = instance.named.resolve_by(index);
             is_other |= instance.set_place(parent, adverts, things);
         }
         self.by_vrid = self.addressees();
         is_other
     }
 
-    /// Opens the sockets that are needed and closes the others. Those that cannot be opened.
+    /// Opens the sockets that are needed and closes the others; notes who is deaf and mute. Those that cannot be opened.
     pub(super) fn open_sockets(&mut self) -> Vec<(Channel, io::Error)> {
         let kinds = [Kind::Adverts, Kind::Heartbeats];
         let channels: BTreeSet<Channel> = self
@@ -81,18 +87,36 @@ impl<N: Network> Engine<N> {
             .iter()
             .flat_map(|instance| kinds.into_iter().filter_map(|kind| instance.channel(kind)))
             .collect();
-        self.network.listen(&channels)
+        let failures = self.network.listen(&channels);
+        let Self { instances, links, .. } = self;
+        for instance in instances {
+            let channel = instance.channel(Kind::Adverts);
+            let failure = failures.iter().find(|(failed, _)| Some(*failed) == channel);
+            instance.silenced = match (&instance.config.vmac, channel, failure) {
+                (_, Some(_), Some((_, error))) => Some(format!("it has no socket for adverts: {error}")),
+                (Some(vmac), None, _) if links.get(vmac).is_some() => {
+                    Some(format!("{vmac} is not its macvlan but another interface"))
+                }
+                (Some(vmac), None, _) => Some(format!("there is no macvlan {vmac}")),
+                _ => None,
+            };
+        }
+        failures
     }
 
-    /// From where each instance would send now.
+    /// From where each instance would send now. One that can neither send nor hear adverts has no source, which is a fault: it
+    /// would believe that it is alone.
     pub(super) fn sources(&self) -> Vec<(InstanceId, Option<IpAddr>)> {
         let virtuals: BTreeSet<IpAddr> = self
             .instances
             .iter()
             .flat_map(|instance| instance.named.addresses.iter().map(|(_, address)| address.address))
             .collect();
-        let sources = self.instances.iter().map(|instance| self.links.source(&instance.config, &virtuals));
-        sources.enumerate().collect()
+        let source = |instance: &super::Instance| match instance.silenced {
+            Some(_) => None,
+            None => self.links.source(&instance.config, &virtuals),
+        };
+        self.instances.iter().map(source).enumerate().collect()
     }
 
     fn addressees(&self) -> BTreeMap<(u32, crate::config::vrrp::Family, u8), InstanceId> {

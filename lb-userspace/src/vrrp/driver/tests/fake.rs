@@ -56,7 +56,7 @@ pub struct Fake {
     pub interfaces: Vec<Interface>,
     pub changes: Vec<Change>,
     pub arrivals: Vec<Arrival>,
-    /// What cannot be added or removed.
+    /// What cannot be added or removed, macvlans included.
     pub refuses: Vec<String>,
     pub cannot_listen: bool,
     pub cannot_send: bool,
@@ -67,6 +67,10 @@ pub struct Fake {
     pub guard: Option<bool>,
     /// The guard takes everything in the course of so many calls from now.
     pub seize_after: Option<usize>,
+    /// Or once this has been done.
+    pub seize_with: Option<String>,
+    /// How many things were added or removed since the last beat, and how many at most.
+    pub beatless: (usize, usize),
     log: Log,
 }
 
@@ -98,6 +102,8 @@ impl Fake {
             marks: BTreeMap::new(),
             guard: None,
             seize_after: None,
+            seize_with: None,
+            beatless: (0, 0),
             log,
         }
     }
@@ -115,7 +121,16 @@ impl Fake {
         all.filter(|shown| !own.iter().any(|own| shown.starts_with(&format!("{own} ")))).collect()
     }
 
+    fn write(&mut self, line: String) {
+        if self.seize_with.take_if(|with| *with == line).is_some() {
+            self.seize_after = Some(0);
+        }
+        self.log.write(line);
+    }
+
     fn change(&mut self, thing: &Thing, is_there: bool) -> io::Result<bool> {
+        let (since, most) = self.beatless;
+        self.beatless = (since + 1, most.max(since + 1));
         let word = if is_there { "add" } else { "remove" };
         let shown = thing.to_string();
         if self.refuses.contains(&shown) {
@@ -135,7 +150,7 @@ impl Fake {
             }
         }
         if is_other {
-            self.log.write(format!("{word} {shown}"));
+            self.write(format!("{word} {shown}"));
         }
         Ok(is_other)
     }
@@ -167,6 +182,9 @@ impl Network for Fake {
     }
 
     fn add_macvlan(&mut self, parent: u32, name: &str, mac: [u8; 6]) -> io::Result<u32> {
+        if self.refuses.contains(&format!("macvlan {name}")) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         let index = 100 + parent;
         if !self.interfaces.iter().any(|interface| interface.name == name) {
             self.log.write(format!("macvlan {name}"));
@@ -190,8 +208,9 @@ impl Network for Fake {
 
     fn listen(&mut self, channels: &BTreeSet<Channel>) -> Vec<(Channel, io::Error)> {
         if self.cannot_listen {
+            self.channels.retain(|channel| channels.contains(channel));
             let error = || io::Error::from(io::ErrorKind::PermissionDenied);
-            return channels.iter().map(|channel| (*channel, error())).collect();
+            return channels.difference(&self.channels).map(|channel| (*channel, error())).collect();
         }
         self.channels.clone_from(channels);
         Vec::new()
@@ -206,7 +225,9 @@ impl Network for Fake {
         if self.cannot_send {
             return Err(io::ErrorKind::HostUnreachable.into());
         }
-        assert!(self.channels.contains(&outgoing.channel), "there is no socket for it");
+        if !self.channels.contains(&outgoing.channel) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let what = match (outgoing.channel.kind, outgoing.channel.family) {
             (Kind::Heartbeats, _) => format!("heartbeat {}", outgoing.packet[7]),
             // The IPv4 header has 20 bytes.
@@ -218,9 +239,11 @@ impl Network for Fake {
         Ok(())
     }
 
-    fn announce(&mut self, target: Target) -> io::Result<()> {
-        self.log.write(format!("announce {}", target.address));
-        Ok(())
+    fn announce(&mut self, targets: &[Target]) -> Vec<io::Result<()>> {
+        for target in targets {
+            self.write(format!("announce {}", target.address));
+        }
+        targets.iter().map(|_| Ok(())).collect()
     }
 
     fn want_guard(&mut self, wanted: bool, _: Duration) -> io::Result<()> {
@@ -252,7 +275,9 @@ impl Network for Fake {
         }
     }
 
-    fn beat(&mut self, _: Instant) {}
+    fn beat(&mut self, _: Instant) {
+        self.beatless.0 = 0;
+    }
 
     fn was_seized(&mut self) -> bool {
         match self.seize_after {

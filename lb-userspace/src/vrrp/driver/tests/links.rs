@@ -117,3 +117,64 @@ fn a_vmac_has_the_addresses_and_the_adverts() {
     bench.engine.stop(MS);
     assert!(bench.log.take().contains(&"no macvlan vrrp.51".to_owned()));
 }
+
+#[test]
+fn without_its_macvlan_an_instance_is_in_fault_and_says_why() {
+    let mut one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
+    one.vmac = Some("vrrp.51".to_owned());
+    let mut bench = Bench::new(&[one]);
+    bench.fake().refuses = vec!["macvlan vrrp.51".to_owned()];
+    bench.engine.start().unwrap();
+    let reason = |bench: &mut Bench| bench.engine.status().instances[0].view.reason.clone();
+    let changes = bench.reports().into_iter().filter_map(|report| match report {
+        Report::Instance { reason, .. } => Some(reason),
+        _ => None,
+    });
+    assert_eq!(changes.collect::<Vec<_>>(), ["there is no macvlan vrrp.51"]);
+
+    // Somebody else's interface of that name: nothing of ours may be there.
+    let mut foreign = bench.fake().interface("eth0").clone();
+    (foreign.index, foreign.name) = (50, "vrrp.51".to_owned());
+    foreign.addresses.clear();
+    bench.fake().interfaces.push(foreign);
+    bench.changed(LINK);
+    bench.pass(MS * 20_000);
+    assert_eq!(bench.states(), [State::Fault]);
+    assert_eq!(reason(&mut bench), "vrrp.51 is not its macvlan but another interface");
+    assert_eq!(bench.fake().held(), Vec::<String>::new());
+    assert_eq!(bench.fake().channels, [].into());
+    assert!(!bench.log.take().contains(&"role 1 on".to_owned()));
+
+    bench.fake().interfaces.pop();
+    bench.fake().refuses.clear();
+    bench.changed(LINK);
+    assert_eq!(bench.states(), [State::Backup]);
+    bench.pass(MS * 4000);
+    assert_eq!(bench.fake().held(), ["10.0.0.100 vrrp.51"]);
+
+    // It goes while the instance is master, and something else takes its name.
+    bench.fake().refuses = vec!["macvlan vrrp.51".to_owned()];
+    bench.fake().interface("vrrp.51").index = 51;
+    bench.fake().interface("vrrp.51").addresses.clear();
+    bench.changed(LINK);
+    assert_eq!(bench.states(), [State::Fault]);
+    assert_eq!(bench.fake().held(), Vec::<String>::new());
+}
+
+#[test]
+fn without_its_socket_an_instance_is_in_fault_and_says_why() {
+    let mut bench = Bench::started(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    bench.fake().cannot_listen = true;
+    bench.fake().interface("eth0").index = 7;
+    bench.changed(LINK);
+    bench.pass(MS * 20_000);
+    assert_eq!(bench.states(), [State::Fault]);
+    let view = bench.engine.status().instances[0].view.clone();
+    assert_eq!(view.reason, "it has no socket for adverts: permission denied");
+    assert_eq!(bench.fake().held(), Vec::<String>::new());
+    bench.fake().cannot_listen = false;
+    bench.pass(MS * 1000);
+    assert_eq!(bench.states(), [State::Backup]);
+    bench.pass(MS * 4000);
+    assert_eq!(bench.fake().held(), ["10.0.0.100 eth0"]);
+}

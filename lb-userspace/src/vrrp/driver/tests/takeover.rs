@@ -1,6 +1,7 @@
 //! Start, takeover, stop, and what comes between them.
 
 use super::*;
+use crate::config::vrrp::VirtualRule;
 
 #[test]
 fn from_start_to_stop() {
@@ -194,4 +195,66 @@ fn the_failed_driver_gives_its_addresses_up() {
     let expected =
         ["advert 0 to 224.0.0.18 on 2", "remove address 10.0.0.100/32", "role 1 off", "mark 0 false"];
     assert_eq!(bench.log.take(), expected);
+}
+
+/// One instance with `10.0.0.100/32` and so many more addresses, and so many rules.
+fn large(addresses: u8, rules: u32) -> VrrpInstance {
+    let texts: Vec<String> = (0..addresses).map(|n| format!("10.0.0.{}/32", 100 + n)).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let mut one = instance("one", "eth0", 51, 100, &texts);
+    let rule = |n| VirtualRule { from: None, to: None, table: 1000 + n, priority: None };
+    one.rules = (0..rules).map(rule).collect();
+    one
+}
+
+#[test]
+fn while_many_things_come_and_go_the_heart_beats() {
+    let mut bench = Bench::started(&[large(100, 100)]);
+    bench.pass(MS * 4500);
+    assert_eq!(bench.states(), [State::Master]);
+    let log = bench.log.take();
+    let added: Vec<&String> = log.iter().filter(|line| line.starts_with("add ")).collect();
+    assert_eq!(added.len(), 200);
+    assert!(added[..100].iter().all(|line| line.starts_with("add address")), "the addresses first");
+    bench.engine.stop(MS);
+    let log = bench.log.take();
+    assert_eq!(log.iter().filter(|line| line.starts_with("remove ")).count(), 200);
+    let (_, most) = bench.fake().beatless;
+    assert!((1..=16).contains(&most), "{most} without a beat");
+}
+
+#[test]
+fn seized_amid_many_addresses_it_adds_no_more_of_them() {
+    let mut bench = Bench::started(&[large(100, 0)]);
+    bench.fake().seize_with = Some("add address 10.0.0.119/32".to_owned());
+    bench.pass(MS * 3650);
+    let log = bench.log.take();
+    let count = |start: &str| log.iter().filter(|line| line.starts_with(start)).count();
+    assert_eq!((count("add address"), count("remove address"), count("announce")), (32, 32, 0), "{log:?}");
+    assert_eq!(bench.states(), [State::Backup]);
+    assert_eq!(bench.fake().held(), Vec::<String>::new());
+}
+
+#[test]
+fn seized_while_addresses_are_put_back_it_gives_them_up() {
+    let mut one = large(20, 0);
+    one.garp.repeat = 0;
+    let mut bench = Bench::master(&[one]);
+    bench.fake().interface("eth0").addresses.retain(|(_, prefix)| *prefix != 32);
+    bench.fake().seize_with = Some("add address 10.0.0.101/32".to_owned());
+    bench.changed(crate::netif::Change::Link { index: 2 });
+    assert_eq!(bench.states(), [State::Backup]);
+    assert_eq!(bench.fake().held(), Vec::<String>::new());
+}
+
+#[test]
+fn seized_amid_announcements_it_falls_silent() {
+    let mut bench = Bench::started(&[large(100, 0)]);
+    bench.fake().seize_with = Some("announce 10.0.0.101".to_owned());
+    bench.pass(MS * 3650);
+    let log = bench.log.take();
+    let announced = log.iter().filter(|line| line.starts_with("announce")).count();
+    assert!((2..=16).contains(&announced), "{announced}");
+    assert_eq!(bench.states(), [State::Backup]);
+    assert_eq!(bench.fake().held(), Vec::<String>::new());
 }
