@@ -54,6 +54,8 @@ const ANNOUNCEMENTS: usize = 128;
 const RETRY: Duration = Duration::from_secs(1);
 /// How often everything is compared with the kernel, should a change have been missed.
 const AUDIT: Duration = Duration::from_secs(10);
+/// How often everything is compared with the kernel because of changes of what is not ours, at most.
+const FOREIGN: Duration = Duration::from_millis(100);
 /// How often addresses that somebody else deletes are put back at most.
 const RESTORE: Duration = Duration::from_millis(100);
 
@@ -105,8 +107,10 @@ pub struct Engine<N> {
     roles: Arc<dyn Roles>,
     /// Whether the guard has their map.
     roles_are_known: bool,
-    /// What the guard has.
+    /// What the guard has, but for stamps and packet ids.
     plan: Option<Plan>,
+    /// Since when; `None`: it is to be told in any case.
+    told: Option<Instant>,
     /// Index of each macvlan that was made or found right.
     macvlans: BTreeMap<String, u32>,
     /// What could not be removed.
@@ -119,6 +123,8 @@ pub struct Engine<N> {
     timers: Timers,
     /// The guard has taken the addresses in the middle of something.
     is_seized: bool,
+    /// The machine has other settings already than [`Self::instances`]: it must not be told of anything now.
+    is_reloading: bool,
     unknown_vrid: u64,
     longest_delay: Duration,
     warnings: Vec<String>,
@@ -128,6 +134,8 @@ pub struct Engine<N> {
 struct Timers {
     /// Something is to be tried again or looked at.
     look: Option<Instant>,
+    /// When everything was compared with the kernel last.
+    looked: Option<Instant>,
     /// Routes and rules of masters are to be put back.
     routes: Option<Instant>,
     /// When they were last.
@@ -166,6 +174,7 @@ impl<N: Network> Engine<N> {
             roles,
             roles_are_known: false,
             plan: None,
+            told: None,
             macvlans: BTreeMap::new(),
             lingering: Vec::new(),
             bursts: Bursts::default(),
@@ -175,6 +184,7 @@ impl<N: Network> Engine<N> {
             reports,
             timers: Timers {
                 look: None,
+                looked: None,
                 routes: None,
                 routes_done: None,
                 plan: None,
@@ -182,6 +192,7 @@ impl<N: Network> Engine<N> {
                 audit: now + AUDIT,
             },
             is_seized: false,
+            is_reloading: false,
             unknown_vrid: 0,
             longest_delay: Duration::ZERO,
             warnings: Vec::new(),
@@ -253,7 +264,7 @@ impl<N: Network> Engine<N> {
 
     /// When the next turn is due.
     pub fn deadline(&self) -> Instant {
-        let Timers { look, routes, routes_done: _, plan, guard, audit } = self.timers;
+        let Timers { look, looked: _, routes, routes_done: _, plan, guard, audit } = self.timers;
         let timers = [look, routes, plan, self.machine.poll_timeout(), self.bursts.deadline()];
         timers.into_iter().flatten().fold(guard.min(audit), Instant::min)
     }

@@ -95,6 +95,21 @@ pub fn without(things: &[Thing], others: &[Thing]) -> Vec<Thing> {
     things.iter().filter(|thing| !others.contains(thing)).cloned().collect()
 }
 
+/// Those IPv6 addresses of `things` that are there with another prefix: the kernel has each of them only once on an interface, so
+/// that it is not added, but removes it only with the prefix that it has.
+pub fn with_other_prefixes(things: &[Thing], links: &Links) -> Vec<Thing> {
+    let other = |thing: &Thing| match thing {
+        Thing::Address(index, address) if address.address.is_ipv6() => {
+            let mut there = links.with_index(*index)?.addresses.iter();
+            let (_, prefix) = there.find(|(other, _)| *other == address.address)?;
+            let found = VirtualAddress { prefix: *prefix, ..address.clone() };
+            (*prefix != address.prefix).then_some(Thing::Address(*index, found))
+        }
+        Thing::Address(..) | Thing::Route(..) | Thing::Rule(_) => None,
+    };
+    things.iter().filter_map(other).collect()
+}
+
 /// What there is to announce of `things`: addresses on interfaces that have a MAC address.
 pub fn targets(things: &[Thing], links: &Links) -> Vec<Target> {
     let target = |thing: &Thing| match thing {

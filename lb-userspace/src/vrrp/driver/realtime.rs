@@ -76,7 +76,8 @@ fn lock(wanted: bool, before: bool) -> Result<(), String> {
     match (wanted, before) {
         (false, false) => Ok(()),
         (false, true) => munlockall().map_err(|error| format!("memory stays locked: {error}")),
-        (true, _) => {
+        (true, true) => Ok(()),
+        (true, false) => {
             let (soft, _) = getrlimit(Resource::RLIMIT_MEMLOCK).map_err(|error| error.to_string())?;
             // Under a limit that counts, a later mmap would fail, and with it a thread's start or an allocation.
             if soft != RLIM_INFINITY && !may_lock_all() {

@@ -25,7 +25,8 @@ use super::{
 };
 use crate::{
     config::vrrp::{
-        Authentication, Checksum, Family, Garp, Version, VirtualAddress, Vrrp as Config, VrrpInstance,
+        Authentication, Checksum, Family, Garp, HmacMode, HmacSettings, Version, VirtualAddress,
+        Vrrp as Config, VrrpInstance,
     },
     vrrp::{
         State,
@@ -83,6 +84,11 @@ pub fn instance(name: &str, interface: &str, vrid: u8, priority: u8, addresses: 
         mail: false,
         fast_detection: None,
     }
+}
+
+/// Sealed adverts.
+fn sealed() -> Authentication {
+    Authentication::Hmac(HmacSettings { keys: vec![(1, vec![7; 32])], mode: HmacMode::Enforce })
 }
 
 /// An engine with what it is given and what it says.

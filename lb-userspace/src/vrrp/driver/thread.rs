@@ -19,6 +19,7 @@ use tokio::sync::mpsc as tokio_mpsc;
 use super::{
     Roles, Wanted,
     engine::{Engine, Order, Ready},
+    network::Network,
     pace::{Breath, stalled},
     realtime,
     state::StateFile,
@@ -52,7 +53,7 @@ pub fn run(start: Start) {
     let last_words = reports.clone();
     let made = System::open().and_then(|system| {
         let mut engine = Engine::new(system, wanted, roles, StateFile::new(state), reports);
-        match engine.start() {
+        match begin(&mut engine, realtime::apply) {
             Ok(()) => Ok(engine),
             Err(error) => {
                 engine.abandon();
@@ -84,10 +85,28 @@ pub fn run(start: Start) {
     drop(last_words.send(Report::Notice { subject: "driver".to_owned(), is_bad: true, text }));
 }
 
+/// Starts the engine, with everything about the thread that is wanted.
+///
+/// Memory is locked first, which takes long in a large process: from the start on an owner is master, and must not be silent.
+/// The thread is an ordinary one until it has started, for what a dead run has left may be more work than a real-time thread
+/// may do without a rest.
+pub fn begin<N: Network>(
+    engine: &mut Engine<N>,
+    mut apply: impl FnMut(&VrrpSettings, Option<&VrrpSettings>) -> Vec<String>,
+) -> io::Result<()> {
+    let settings = engine.config().settings.clone();
+    let ordinary = VrrpSettings { realtime_priority: None, ..settings.clone() };
+    let mut warnings = apply(&ordinary, None);
+    engine.start()?;
+    // Not locked once more: that would be as long.
+    let unlocked = |settings| VrrpSettings { lock_memory: false, ..settings };
+    warnings.extend(apply(&unlocked(settings), Some(&unlocked(ordinary))));
+    engine.warn(warnings);
+    Ok(())
+}
+
 fn live(engine: &mut Engine<System>, orders: &mpsc::Receiver<Order>, wake: &EventFd) {
     let mut settings = engine.config().settings.clone();
-    let warnings = realtime::apply(&settings, None);
-    engine.warn(warnings);
     let mut last = Instant::now();
     let mut breath = Breath::new(last);
     let mut has_more = false;

@@ -8,7 +8,7 @@ use crate::vrrp::{
     driver::{
         burst::Target,
         heartbeat::{self, Heartbeat},
-        holdings::Thing,
+        holdings::{self, Thing},
         network::{Kind, Network, Outgoing},
     },
     fsm::{Command, Discard, Event, InstanceId},
@@ -68,7 +68,7 @@ impl<N: Network> Engine<N> {
             }
             self.say(report);
         }
-        if self.is_seized {
+        if self.is_seized && !self.is_reloading {
             self.seized();
         }
     }
@@ -77,6 +77,8 @@ impl<N: Network> Engine<N> {
     pub(super) fn seized(&mut self) {
         self.is_seized = false;
         self.stamps.said_ahead();
+        // Its last words are said: it needs newer ones.
+        self.told = None;
         // What was done between the guard's deed and now.
         self.release_all();
         let text =
@@ -121,7 +123,8 @@ impl<N: Network> Engine<N> {
             let why = instance.silenced.as_deref().unwrap_or("there is no address to send it from");
             failure = Some(format!("an advert cannot be sent: {why}"));
         }
-        if instance.is_stamped() && instance.is_held && timers.plan.is_none() {
+        // The first advert of a master comes before it holds anything.
+        if instance.is_stamped() && priority != 0 && timers.plan.is_none() {
             timers.plan = Some(now);
         }
         instance.counts.sent += u64::from(is_sent);
@@ -217,15 +220,20 @@ impl<N: Network> Engine<N> {
         added
     }
 
-    /// Removes things. What fails is said and tried again.
+    /// Removes things, also IPv6 addresses that were there with another prefix already. What fails is said and tried again.
     pub(super) fn remove(&mut self, things: &[Thing]) -> Vec<Thing> {
+        let is_held =
+            |thing: &Thing| self.instances.iter().any(|one| one.is_held && one.things.contains(thing));
+        let mut all = holdings::with_other_prefixes(things, &self.links);
+        all.retain(|thing| !is_held(thing));
+        all.extend_from_slice(things);
         let mut results = Vec::new();
-        for some in things.chunks(THINGS) {
+        for some in all.chunks(THINGS) {
             results.extend(self.network.remove(some));
             self.network.beat(self.network.now());
         }
         let mut removed = Vec::new();
-        for (thing, result) in things.iter().zip(results) {
+        for (thing, result) in all.iter().zip(results) {
             match result {
                 Ok(true) => removed.push(thing.clone()),
                 Ok(false) => {}

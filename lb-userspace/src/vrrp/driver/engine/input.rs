@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Engine, Order, RESTORE, RETRY};
+use super::{Engine, FOREIGN, Order, RESTORE, RETRY};
 use crate::{
     config::vrrp::{Checksum, TrackKey},
     netif::Change,
@@ -122,13 +122,42 @@ impl<N: Network> Engine<N> {
             let now = self.network.now();
             self.timers.routes = Some(self.timers.routes_done.map_or(now, |done| now.max(done + RETRY)));
         }
-        if has_links {
-            self.look();
+        if !has_links {
+            return;
         }
+        let now = self.network.now();
+        let again = self.timers.looked.map(|looked| looked + FOREIGN).filter(|again| *again > now);
+        match again.filter(|_| !changes.iter().any(|change| self.concerns(change))) {
+            // Other programs may change their own all the time, and a look at thousands of interfaces is long.
+            Some(again) => self.look_at(again),
+            None => self.look(),
+        }
+    }
+
+    /// Whether a change may be of something that the driver works with.
+    fn concerns(&self, change: &Change) -> bool {
+        let (index, address) = match *change {
+            Change::Link { index } => (index, None),
+            Change::Address { interface, address, .. } => (interface, Some(address)),
+            Change::Route => return false,
+            Change::Overrun => return true,
+        };
+        // What is not known yet may be what was waited for.
+        let Some(interface) = self.links.with_index(index) else { return true };
+        let is_its = |instance: &super::Instance| {
+            instance.config.interface == interface.name
+                || instance.config.vmac.as_ref() == Some(&interface.name)
+                || (address.is_some() && instance.config.source_address == address)
+                || instance.named.addresses.iter().any(|(name, _)| *name == interface.name)
+        };
+        self.keys.contains(&TrackKey::Interface(interface.name.clone()))
+            || self.instances.iter().any(is_its)
+            || self.macvlans.values().any(|macvlan| *macvlan == index)
     }
 
     /// Compares everything with the kernel, and does what is missing.
     pub(super) fn look(&mut self) {
+        self.timers.looked = Some(self.network.now());
         if let Err(error) = self.read_links() {
             self.notice("driver", "links", true, format!("interfaces cannot be read: {error}"));
             self.try_again();
@@ -271,6 +300,7 @@ impl<N: Network> Engine<N> {
         let rest: Vec<Thing> =
             lingering.into_iter().filter(|thing| !is_held(thing) && is_there(thing)).collect();
         self.remove(&rest);
+        self.remember();
     }
 
     fn handover(&mut self, name: &str, cause: Instant) -> Result<(), String> {

@@ -41,6 +41,8 @@ pub struct Instance {
     knows_source: bool,
     /// [`Self::named`] on this machine now.
     pub things: Vec<Thing>,
+    /// What it had under earlier settings, as long as that lingers.
+    pub going: Vec<Thing>,
     /// Whether it is master and has its things.
     pub is_held: bool,
     /// Before that nothing is put back again.
@@ -90,6 +92,7 @@ impl Instance {
             silenced: None,
             knows_source: false,
             things: Vec::new(),
+            going: Vec::new(),
             is_held: false,
             restore_after: None,
             counts: Counts::default(),
@@ -107,6 +110,7 @@ impl Instance {
         self.is_held = old.is_held;
         self.place = old.place;
         self.things = old.things;
+        self.going = old.going;
         self.restore_after = old.restore_after;
         self.counts = old.counts;
         self.ip_id = old.ip_id;
@@ -177,10 +181,14 @@ impl Instance {
         packets
     }
 
-    /// The same for somebody else to send: it does not count as a packet of ours.
-    pub fn last_words(&mut self, stamp: Stamp) -> Vec<Message> {
+    /// The same for somebody else to send: it does not count as a packet of ours. Without a stamp they are always the same, to
+    /// be compared.
+    pub fn last_words(&mut self, stamp: Option<Stamp>) -> Vec<Message> {
         let Some(source) = self.place.source else { return Vec::new() };
-        let (messages, ip_id) = (self.encode(0, source, stamp), self.ip_id);
+        let (messages, ip_id) = (self.encode(0, source, stamp.unwrap_or_default()), self.ip_id);
+        if stamp.is_none() {
+            self.ip_id = 0;
+        }
         let packets = self.with_headers(source, &messages);
         self.ip_id = ip_id;
         packets

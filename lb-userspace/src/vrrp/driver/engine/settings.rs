@@ -45,6 +45,13 @@ fn everything(config: &Config) -> Named {
     all
 }
 
+/// Unless it is there: what lingers of the configuration is no reason to write the file again, in a failover.
+fn add<T: PartialEq>(all: &mut Vec<T>, one: T) {
+    if !all.contains(&one) {
+        all.push(one);
+    }
+}
+
 impl<N: Network> Engine<N> {
     /// Other settings: what the old ones still ask for first.
     pub(super) fn set(&mut self, wanted: Wanted) {
@@ -52,7 +59,12 @@ impl<N: Network> Engine<N> {
         let Wanted { config, roles } = wanted;
         self.names = names(&config);
         let commands = self.machine.reconfigure(of_machine(&config), now);
+        self.is_reloading = true;
         self.execute(commands, now);
+        if self.is_seized {
+            // While positions are the old ones; the machines hear of it when they are the new ones.
+            self.release_all();
+        }
 
         let old_config = std::mem::replace(&mut self.config, config);
         let held = self.replace_instances(&roles);
@@ -69,9 +81,15 @@ impl<N: Network> Engine<N> {
         };
         self.notices.retain(is_subject);
         self.remove_old_macvlans();
+        self.let_go(&held);
         self.remember();
         self.apply_roles();
         self.exchange(held);
+        self.remember();
+        self.is_reloading = false;
+        if self.is_seized {
+            self.seized();
+        }
         // Machines that are new know nothing yet; to others this is no news.
         for tracked in self.tracked.values().cloned().collect::<Vec<_>>() {
             let crate::vrrp::Tracked { key, value, detail } = tracked;
@@ -114,6 +132,20 @@ impl<N: Network> Engine<N> {
         held
     }
 
+    /// What masters hold and are to lose is known until it is removed: to the next run, and to the guard.
+    fn let_go(&mut self, held: &BTreeMap<String, Vec<Thing>>) {
+        let Self { instances, links, lingering, .. } = self;
+        for instance in instances {
+            let Some(before) = held.get(&instance.config.name) else { continue };
+            for thing in holdings::without(before, &instance.named.resolve(links)) {
+                if !lingering.contains(&thing) {
+                    lingering.push(thing.clone());
+                }
+                instance.going.push(thing);
+            }
+        }
+    }
+
     /// Masters whose addresses, routes or rules have changed get the new ones and lose the old ones.
     fn exchange(&mut self, held: BTreeMap<String, Vec<Thing>>) {
         self.make_macvlans();
@@ -132,7 +164,13 @@ impl<N: Network> Engine<N> {
         for (name, before) in held {
             let Some(id) = self.names.iter().position(|other| *other == name) else { continue };
             let things = self.instances[id].things.clone();
-            self.remove(&holdings::without(&before, &things));
+            let old = holdings::without(&before, &things);
+            // What cannot be removed lingers again.
+            self.lingering.retain(|thing| !before.contains(thing));
+            self.remove(&old);
+            if self.has_lost_all() {
+                continue;
+            }
             let added = self.add(&name, &holdings::without(&things, &before));
             let targets = holdings::targets(&added, &self.links);
             let garp = self.instances[id].config.garp;
@@ -154,11 +192,11 @@ impl<N: Network> Engine<N> {
             match thing.clone() {
                 Thing::Address(index, address) => {
                     if let Some(interface) = self.links.with_index(index) {
-                        all.addresses.push((interface.name.clone(), address));
+                        add(&mut all.addresses, (interface.name.clone(), address));
                     }
                 }
-                Thing::Route(_, route) => all.routes.push(route),
-                Thing::Rule(rule) => all.rules.push(rule),
+                Thing::Route(_, route) => add(&mut all.routes, route),
+                Thing::Rule(rule) => add(&mut all.rules, rule),
             }
         }
         if let Err(text) = self.state.store(&all) {
@@ -193,13 +231,17 @@ impl<N: Network> Engine<N> {
             }
         }
         let own = own.resolve(&self.links);
+        let is_own = |thing: &Thing| {
+            let others = holdings::with_other_prefixes(std::slice::from_ref(thing), &self.links);
+            own.contains(thing) || others.iter().any(|other| own.contains(other))
+        };
         let mut things = Vec::new();
         for thing in all.resolve(&self.links) {
             let is_there = match &thing {
                 Thing::Address(index, address) => self.links.has(*index, address),
                 Thing::Route(..) | Thing::Rule(_) => true,
             };
-            if is_there && !own.contains(&thing) && !things.contains(&thing) {
+            if is_there && !is_own(&thing) && !things.contains(&thing) {
                 things.push(thing);
             }
         }

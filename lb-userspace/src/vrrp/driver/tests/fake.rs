@@ -3,12 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::IpAddr,
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use crate::{
+    config::vrrp::VirtualAddress,
     netif::{Change, Interface},
     vrrp::{
         driver::{
@@ -71,6 +74,12 @@ pub struct Fake {
     pub seize_with: Option<String>,
     /// How many things were added or removed since the last beat, and how many at most.
     pub beatless: (usize, usize),
+    /// How often interfaces were asked for.
+    pub dumps: usize,
+    /// Where the driver remembers what it may leave, to look into it at each removal of an address.
+    pub state: Option<PathBuf>,
+    /// What was found: whether that and the guard's plan named it until then.
+    pub known: Vec<(bool, bool)>,
     log: Log,
 }
 
@@ -104,6 +113,9 @@ impl Fake {
             seize_after: None,
             seize_with: None,
             beatless: (0, 0),
+            dumps: 0,
+            state: None,
+            known: Vec::new(),
             log,
         }
     }
@@ -128,6 +140,14 @@ impl Fake {
         self.log.write(line);
     }
 
+    fn note(&mut self, address: &VirtualAddress) {
+        let Some(path) = &self.state else { return };
+        let is_remembered = std::fs::read_to_string(path).unwrap().contains(&address.address.to_string());
+        let plan = self.plans.last().unwrap();
+        let mut planned = plan.instances.iter().flat_map(|instance| &instance.addresses);
+        self.known.push((is_remembered, planned.any(|(_, other)| other == address)));
+    }
+
     fn change(&mut self, thing: &Thing, is_there: bool) -> io::Result<bool> {
         let (since, most) = self.beatless;
         self.beatless = (since + 1, most.max(since + 1));
@@ -143,10 +163,16 @@ impl Fake {
                 return if is_there { Err(io::ErrorKind::NotFound.into()) } else { Ok(false) };
             };
             let entry = (address.address, address.prefix);
-            is_other = interface.addresses.contains(&entry) != is_there;
-            interface.addresses.retain(|other| *other != entry);
-            if is_there {
+            // As the kernel: IPv6 addresses are added whatever their prefix is, but removed with the right one only.
+            let is_it =
+                |other: &(IpAddr, u8)| *other == entry || is_there && entry.0.is_ipv6() && other.0 == entry.0;
+            is_other = interface.addresses.iter().any(is_it) != is_there;
+            if is_other && is_there {
                 interface.addresses.push(entry);
+            }
+            if is_other && !is_there {
+                interface.addresses.retain(|other| *other != entry);
+                self.note(address);
             }
         }
         if is_other {
@@ -166,6 +192,7 @@ impl Network for Fake {
     }
 
     fn interfaces(&mut self) -> io::Result<Vec<Interface>> {
+        self.dumps += 1;
         Ok(self.interfaces.clone())
     }
 

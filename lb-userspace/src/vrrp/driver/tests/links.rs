@@ -178,3 +178,30 @@ fn without_its_socket_an_instance_is_in_fault_and_says_why() {
     bench.pass(MS * 4000);
     assert_eq!(bench.fake().held(), ["10.0.0.100 eth0"]);
 }
+
+#[test]
+fn what_changes_elsewhere_is_looked_at_now_and_then_and_ours_at_once() {
+    let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    let before = bench.fake().dumps;
+    for number in 0..1000_u32 {
+        let address = IpAddr::from((0x7f01_0000 + number).to_be_bytes());
+        bench.changed(Change::Address { interface: 1, address, is_there: true });
+        bench.pass(MS);
+    }
+    let dumps = bench.fake().dumps - before;
+    assert!((9..=12).contains(&dumps), "{dumps} times in a second");
+
+    let dumps = |bench: &mut Bench, change: Change| {
+        let before = bench.fake().dumps;
+        bench.changed(change);
+        bench.fake().dumps - before
+    };
+    assert_eq!(dumps(&mut bench, Change::Link { index: 1 }), 0);
+    for ours in [LINK, Change::Link { index: 77 }, Change::Overrun] {
+        assert_eq!(dumps(&mut bench, ours.clone()), 1, "{ours:?}");
+    }
+    // The last one of the others is not forgotten.
+    let late = bench.fake().dumps;
+    bench.pass(MS * 100);
+    assert_eq!(bench.fake().dumps, late + 1);
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    config::vrrp::{FastDetection, HmacMode, HmacSettings, UnicastPeer},
+    config::vrrp::{FastDetection, UnicastPeer},
     vrrp::driver::heartbeat::{self, Heartbeat},
 };
 
@@ -96,8 +96,7 @@ fn a_packet_that_cannot_be_sent_is_an_error_and_nothing_else() {
 #[test]
 fn stamps_go_on_when_the_clock_goes_back_and_the_guards_are_ahead() {
     let mut one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
-    let settings = HmacSettings { keys: vec![(1, vec![7; 32])], mode: HmacMode::Enforce };
-    one.authentication = Authentication::Hmac(settings);
+    one.authentication = sealed();
     let mut bench = Bench::master(&[one]);
     // IPv4 header 20, message 12, then type, key and two zeros: 8 bytes of stamp.
     let stamp = |packet: &[u8]| u64::from_be_bytes(packet[36..44].try_into().unwrap());

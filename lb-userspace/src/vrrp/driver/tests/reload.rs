@@ -134,3 +134,65 @@ fn a_group_moves_together_and_says_so() {
         .collect();
     assert_eq!(groups, [State::Backup, State::Master, State::Fault]);
 }
+
+#[test]
+fn what_a_master_loses_is_known_until_it_is_removed() {
+    let mut one = instance("one", "eth0", 51, 100, &["10.0.0.100/32", "10.0.0.101/32", "10.0.0.102/32"]);
+    let mut bench = Bench::master(std::slice::from_ref(&one));
+    let path = bench.directory.path().join("vrrp.json");
+    bench.fake().state = Some(path.clone());
+    one.addresses.remove(0);
+    bench.order(Order::Set(wanted(std::slice::from_ref(&one))));
+    assert_eq!(bench.fake().known, [(true, true)], "in the file, and in the guard's plan");
+    let is_known = |bench: &mut Bench, text: &str| {
+        let plan = bench.fake().plans.last().unwrap();
+        let is_planned = plan.instances[0].addresses.iter().any(|(_, other)| *other == address(text));
+        let (host, _) = text.split_once('/').unwrap();
+        (std::fs::read_to_string(&path).unwrap().contains(host), is_planned)
+    };
+    assert_eq!(is_known(&mut bench, "10.0.0.100/32"), (false, false));
+
+    // One that stays for a time.
+    bench.fake().refuses.push("address 10.0.0.101/32".to_owned());
+    one.addresses.remove(0);
+    bench.order(Order::Set(wanted(&[one])));
+    assert_eq!(bench.states(), [State::Master]);
+    assert_eq!(is_known(&mut bench, "10.0.0.101/32"), (true, true));
+    bench.fake().refuses.clear();
+    bench.pass(MS * 1100);
+    assert_eq!(is_known(&mut bench, "10.0.0.101/32"), (false, false));
+    assert_eq!(is_known(&mut bench, "10.0.0.102/32"), (true, true));
+}
+
+#[test]
+fn a_seizure_in_the_middle_of_a_reload_hits_the_right_instances() {
+    for calls in 1..5 {
+        let one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
+        let mut two = instance("two", "eth0", 52, 100, &["10.0.0.200/32"]);
+        let mut bench = Bench::master(&[one, two.clone()]);
+        two.addresses.push(address("10.0.0.201/32"));
+        bench.reports();
+        bench.fake().seize_after = Some(calls);
+        bench.order(Order::Set(Wanted { roles: roles(&[("two", 2)]), ..wanted(&[two]) }));
+        if bench.fake().seize_after.is_some() {
+            assert!(calls > 2, "{calls}: it asks in a reload");
+            continue;
+        }
+        assert_eq!(bench.states(), [State::Backup], "{calls}");
+        assert_eq!(bench.fake().held(), Vec::<String>::new(), "{calls}");
+        let log = bench.log.take();
+        assert!(!log.contains(&"role 2 on".to_owned()) || calls > 1, "{calls}: {log:?}");
+        let is_added = log.contains(&"add address 10.0.0.201/32".to_owned());
+        assert!(!is_added || calls > 2, "{calls}: {log:?}");
+        assert!(log.iter().rfind(|line| line.starts_with("role 2")).unwrap().ends_with("off"), "{log:?}");
+        let reports = bench.reports().into_iter().filter_map(|report| match report {
+            Report::Instance { name, to, .. } => Some((name, to)),
+            _ => None,
+        });
+        let reports: Vec<_> = reports.collect();
+        assert!(reports.contains(&("two".to_owned(), State::Backup)), "{calls}: {reports:?}");
+        assert!(!reports.contains(&("one".to_owned(), State::Backup)), "{calls}: {reports:?}");
+        bench.pass(MS * 4000);
+        assert_eq!(bench.fake().held(), ["10.0.0.200 eth0", "10.0.0.201 eth0"], "{calls}");
+    }
+}

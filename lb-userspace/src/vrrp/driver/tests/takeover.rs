@@ -1,7 +1,10 @@
 //! Start, takeover, stop, and what comes between them.
 
 use super::*;
-use crate::config::vrrp::VirtualRule;
+use crate::{
+    config::vrrp::{VirtualRule, VrrpSettings},
+    vrrp::driver::thread,
+};
 
 #[test]
 fn from_start_to_stop() {
@@ -248,6 +251,72 @@ fn seized_while_addresses_are_put_back_it_gives_them_up() {
 }
 
 #[test]
+fn the_guard_is_told_only_what_is_new() {
+    let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    let before = bench.fake().plans.len();
+    for _ in 0..10 {
+        bench.pass(MS * 1000);
+        bench.changed(crate::netif::Change::Link { index: 2 });
+    }
+    assert_eq!(bench.fake().plans.len(), before, "but for packet ids nothing is");
+}
+
+#[test]
+fn sealed_last_words_are_renewed_in_time_and_not_at_every_change() {
+    let mut one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
+    one.authentication = sealed();
+    let mut bench = Bench::started(&[one]);
+    bench.pass(MS * 60_000 + MS * 4500);
+    assert_eq!(bench.states(), [State::Master]);
+    let plans = bench.fake().plans.len();
+    // Looked at each second, at each audit and each change: but told once a second.
+    for _ in 0..1000 {
+        bench.changed(crate::netif::Change::Link { index: 2 });
+        bench.pass(MS * 10);
+    }
+    let told = bench.fake().plans.len() - plans;
+    assert!((9..=11).contains(&told), "{told} times in 10 s");
+}
+
+#[test]
+fn what_the_guard_says_first_for_a_new_master_is_newer_than_its_first_advert() {
+    let mut one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
+    one.authentication = sealed();
+    let mut bench = Bench::started(std::slice::from_ref(&one));
+    bench.pass(MS * 3000);
+    let before = bench.fake().plans.len();
+    bench.pass(MS * 700);
+    assert_eq!(bench.states(), [State::Master]);
+    assert_eq!(bench.fake().plans.len(), before + 1, "the first advert only");
+
+    // Its words are said, and it gets others.
+    bench.fake().seize_after = Some(0);
+    bench.turn(Ready::default());
+    assert_eq!(bench.states(), [State::Backup]);
+    let words: Vec<_> =
+        bench.fake().plans.iter().rev().take(2).map(|plan| plan.instances[0].clone()).collect();
+    assert_eq!(bench.fake().plans.len(), before + 2);
+    assert_ne!(words[0].last_words, words[1].last_words);
+}
+
+#[test]
+fn an_ipv6_address_with_another_prefix_goes_as_well() {
+    let one = instance("one", "eth0", 51, 100, &["fe80::100/64", "2001:db8::100/128"]);
+    let mut bench = Bench::new(&[one]);
+    bench.engine.start().unwrap();
+    // What somebody else has put there.
+    bench.fake().interface("eth0").addresses.push(("2001:db8::100".parse().unwrap(), 64));
+    bench.changed(crate::netif::Change::Link { index: 2 });
+    bench.pass(MS * 4500);
+    assert_eq!(bench.states(), [State::Master]);
+    assert_eq!(bench.fake().held(), ["2001:db8::100 eth0", "fe80::100 eth0"]);
+    let plan = bench.fake().plans.last().unwrap().clone();
+    assert!(plan.instances[0].addresses.contains(&(2, address("2001:db8::100/64"))), "{plan:?}");
+    bench.engine.stop(MS);
+    assert_eq!(bench.fake().held(), Vec::<String>::new());
+}
+
+#[test]
 fn seized_amid_announcements_it_falls_silent() {
     let mut bench = Bench::started(&[large(100, 0)]);
     bench.fake().seize_with = Some("announce 10.0.0.101".to_owned());
@@ -257,4 +326,47 @@ fn seized_amid_announcements_it_falls_silent() {
     assert!((2..=16).contains(&announced), "{announced}");
     assert_eq!(bench.states(), [State::Backup]);
     assert_eq!(bench.fake().held(), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_dead_run_has_left_goes_whatever_its_prefix_is_but_not_an_owners() {
+    let other = instance("other", "eth0", 51, 100, &["2001:db8::100/64"]);
+    let owner = instance("owner", "eth0", 52, 255, &["2001:db8::1/64"]);
+    let mut former = owner.clone();
+    former.addresses = vec![address("2001:db8::1/128")];
+    let directory = {
+        let mut bench = Bench::new(&[other.clone(), former]);
+        bench.engine.start().unwrap();
+        bench.directory
+    };
+    let mut bench = Bench::with(wanted(&[other, owner]), directory, |fake| {
+        let left = [("2001:db8::100", 128), ("2001:db8::1", 64)];
+        fake.interface("eth0").addresses.extend(left.map(|(text, prefix)| (text.parse().unwrap(), prefix)));
+    });
+    bench.engine.clean().unwrap();
+    assert_eq!(bench.log.take(), ["remove address 2001:db8::100/128"]);
+}
+
+#[test]
+fn memory_is_locked_before_anything_is_said_and_the_thread_gets_its_priority_after_it() {
+    let mut wanted = wanted(&[instance("owner", "eth0", 51, 255, &["10.0.0.50/24"])]);
+    wanted.config.settings.lock_memory = true;
+    wanted.config.settings.realtime_priority = Some(50);
+    let mut bench = Bench::with(wanted, tempfile::tempdir().unwrap(), |_| ());
+    let log = bench.log.clone();
+    let apply = |wanted: &VrrpSettings, before: Option<&VrrpSettings>| {
+        let was = before.map(|before| (before.lock_memory, before.realtime_priority));
+        log.write(format!("{:?} after {was:?}", (wanted.lock_memory, wanted.realtime_priority)));
+        vec!["a warning".to_owned()]
+    };
+    thread::begin(&mut bench.engine, apply).unwrap();
+    let log = bench.log.take();
+    assert_eq!(log[0], "(true, None) after None", "{log:?}");
+    assert_eq!(
+        log[log.len() - 1],
+        "(false, Some(50)) after Some((false, None))",
+        "and not locked again: {log:?}"
+    );
+    assert!(log.contains(&"advert 255 to 224.0.0.18 on 2".to_owned()), "{log:?}");
+    assert_eq!(bench.engine.status().warnings.len(), 2);
 }
