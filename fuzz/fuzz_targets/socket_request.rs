@@ -77,7 +77,8 @@ async fn agent(mut requests: mpsc::Receiver<Request>) {
                 let _ = reply.send(api::ConnectionBatch::Entries(vec![connection(), connection()])).await;
                 let _ = reply.send(api::ConnectionBatch::End).await;
             }
-            Request::Status(_) | Request::Events(_) => {}
+            Request::VrrpOrder { instance, reply, .. } => drop(reply.send(Err(format!("no {instance}")))),
+            Request::Status(_) | Request::Events(_) | Request::Vrrp(_) => {}
         }
     }
 }

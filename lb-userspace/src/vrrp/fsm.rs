@@ -10,8 +10,8 @@
 //!             +---- something tracked with weight 0 fails, of any member of the group; from every state
 //! ```
 //!
-//! What an event says is first noted in the instances that it is about ([`instance`]): each then *wishes* to be master, or
-//! *yields*. Then their [unit](unit) (a sync group, or an instance alone) is settled: all of its members go the same way, in the
+//! What an event says is first noted in the instances that it is about (`instance`): each then *wishes* to be master, or
+//! *yields*. Then their unit (a sync group, or an instance alone) is settled: all of its members go the same way, in the
 //! same call.
 
 mod instance;

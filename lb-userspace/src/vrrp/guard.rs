@@ -1,6 +1,6 @@
 //! The guard: a process of its own that gives the addresses up when the agent dies or hangs.
 //!
-//! Agent and guard share a page of memory ([`shared::Shared`]) and a socket pair. The agent's driver beats its heart in the page
+//! Agent and guard share a page of memory (`shared.rs`) and a socket pair. The agent's driver beats its heart in the page
 //! and marks there which instances it is master of; the plan of what each of them means (addresses to remove, adverts of
 //! priority 0 to send) goes over the socket ahead of time. The end of the agent is the end of its socket.
 //!

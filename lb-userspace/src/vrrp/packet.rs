@@ -28,7 +28,7 @@
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //! ```
 //!
-//! keepalived's `auth_hmac` puts a [trailer](auth) behind either.
+//! keepalived's `auth_hmac` puts a trailer (`auth.rs`) behind either.
 
 mod auth;
 mod checksum;
