@@ -41,7 +41,7 @@ impl Instance {
                 // Another router's farewell is answered by the master, who needs time for that.
                 Some(who)
                     if self.settings.quick_release
-                        && self.leader.is_some_and(|leader| leader.address == who) =>
+                        && self.leader.is_none_or(|leader| leader.address == who) =>
                 {
                     timers::short_skew(version, priority, self.interval)
                 }

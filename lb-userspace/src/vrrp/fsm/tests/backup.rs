@@ -88,6 +88,20 @@ fn quick_release_leaves_a_64th_of_the_skew() {
     }
 }
 
+/// Nobody else is known to be master, or somebody is.
+#[test]
+fn quick_release_is_for_the_masters_farewell() {
+    let mut settings = v2(100);
+    settings.quick_release = true;
+    let mut bench = Bench::one(settings.clone());
+    bench.advert(0, 2, 0);
+    assert_eq!(bench.wait().as_micros(), 9_521);
+    let mut bench = Bench::one(settings);
+    bench.advert(0, 2, 150);
+    bench.advert(0, 3, 0);
+    assert_eq!(bench.wait(), us(609_375));
+}
+
 /// RFC 9568 6.4.2: the same or a higher priority resets the timer.
 #[test]
 fn rfc_6_4_2_equal_or_higher_adverts_reset_the_timer() {
