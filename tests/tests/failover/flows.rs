@@ -107,3 +107,37 @@ fn a_standby_forwards_nothing() -> Result<()> {
     await_answers(&scene, 2, &directors)?;
     directors.iter_mut().try_for_each(Director::stop)
 }
+
+/// With its real servers gone for one director only, the other one serves; and gives back what it has taken.
+#[test]
+fn a_director_without_living_servers_lets_the_other_one_serve() -> Result<()> {
+    require_director!("a_director_without_living_servers_lets_the_other_one_serve");
+    let scene = Balanced::new(Mode::Dr, "unserved", 2)?;
+    let states = tempfile::tempdir()?;
+    let path = |side: usize| states.path().join(format!("state-{side}"));
+    let text = |side: usize, priority: u8| -> Result<String> {
+        std::fs::write(path(side), "up\n")?;
+        let check = format!(
+            "health_check = [{{ type = \"file\", path = \"{}\", interval = \"100ms\", rise = 1, fall = 1 }}]",
+            path(side).display()
+        );
+        let track = "track_virtual_servers = [{ name = \"web\", weight = -60 }]";
+        let instance = Instance::new(50, priority).address(&format!("{VIP4}/32")).toml_line(track);
+        let web = VirtualServer::tcp("web", topology::vip4(80)).forward(forward(scene.mode)).scheduler("rr");
+        let web = web.line("bind_to = \"VI_50\"").line(&check);
+        let web = scene.servers.iter().fold(web, |web, real| web.real((real.ipv4, 80).into(), 1));
+        Ok(scene.configuration(side).lines(&instance.to_toml()).serve(&web).text().to_owned())
+    };
+    let texts = [text(0, 150)?, text(1, 100)?];
+    let holders = scene.holders()?;
+    let mut directors = start_both(&scene, &texts)?;
+    await_side(&holders, 0, &directors)?;
+    await_answers(&scene, 2, &directors)?;
+    std::fs::write(path(0), "down\n")?;
+    await_side(&holders, 1, &directors)?;
+    await_answers(&scene, 2, &directors)?;
+    std::fs::write(path(0), "up\n")?;
+    await_side(&holders, 0, &directors)?;
+    await_answers(&scene, 2, &directors)?;
+    directors.iter_mut().try_for_each(Director::stop)
+}

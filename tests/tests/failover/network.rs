@@ -46,6 +46,27 @@ fn a_partition_heals_with_one_master() -> Result<()> {
     pair.routers.iter_mut().try_for_each(|router| router.stop())
 }
 
+/// Both wait a second between adverts, so that only heartbeats can tell in time; the reason says that they did.
+#[test]
+fn missing_heartbeats_are_noticed_before_missing_adverts() -> Result<()> {
+    require_routers!("missing_heartbeats_are_noticed_before_missing_adverts", Kind::Xdirector);
+    let instance = Instance::ipv4(53, 150)
+        .every(Duration::from_secs(1))
+        .toml_line("fast_detection = { interval = \"20ms\", multiplier = 5 }");
+    let mut pair = Pair::start("heartbeats", XDIRECTORS, &instance, VIP4.into())?;
+    // An advert of the master has been heard, and with it who the master is.
+    thread::sleep(Duration::from_secs(2));
+    let cut = Instant::now();
+    pair.scene.machines[0].port.cut()?;
+    pair.await_answer(1)?;
+    measured("heartbeats_cut_takeover", ms(cut.elapsed()));
+    let log = pair.routers[1].log();
+    ensure!(log.contains("are missing"), "not by heartbeats:\n{log}");
+    pair.scene.machines[0].port.mend()?;
+    pair.await_master(0)?;
+    pair.routers.iter_mut().try_for_each(|router| router.stop())
+}
+
 #[test]
 fn an_interface_that_flaps_is_used_again() -> Result<()> {
     require_routers!("an_interface_that_flaps_is_used_again", Kind::Xdirector);
