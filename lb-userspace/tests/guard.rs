@@ -264,7 +264,7 @@ fn stderr_is_null() -> bool {
     fs::read_link("/proc/self/fd/2").unwrap() == Path::new("/dev/null")
 }
 
-/// A process that plays the agent: [`agent_process`] below.
+/// A process that plays the agent: [`play_agent`].
 struct Agent {
     child: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
@@ -274,7 +274,7 @@ struct Agent {
 impl Agent {
     fn start(roles: &Roles) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", "agent_process"])
+            .args(["--exact", "--nocapture", "an_agent_that_is_killed_leaves_nothing"])
             .env(AGENT, &roles.path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -310,16 +310,11 @@ impl Drop for Agent {
     }
 }
 
-#[test]
-#[ignore = "the process that other tests start to kill it"]
-fn agent_process() {
-    let Some(path) = env::var_os(AGENT).map(PathBuf::from) else {
-        println!("SKIPPED agent_process: only other tests start it");
-        return;
-    };
+/// What the process does that plays the agent, until it is killed.
+fn play_agent(path: &Path) {
     let mut guard = Guard::spawn_from(Path::new(XDIRECTOR)).unwrap();
     // Long enough for a machine that is busy with other tests.
-    guard.set_plan(&plan(1000), Some(&map(&path))).unwrap();
+    guard.set_plan(&plan(1000), Some(&map(path))).unwrap();
     guard.beat(Instant::now());
     guard.set_master(1, true);
     println!("guard {}", guard.pid());
@@ -335,8 +330,12 @@ fn agent_process() {
     }
 }
 
+/// Also the way into [`play_agent`]: [`Agent::start`] runs this program again, with this test only.
 #[test]
 fn an_agent_that_is_killed_leaves_nothing() {
+    if let Some(path) = env::var_os(AGENT) {
+        return play_agent(Path::new(&path));
+    }
     let roles = Roles::new();
     let mut agent = Agent::start(&roles);
     agent.child.kill().unwrap();
