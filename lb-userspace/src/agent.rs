@@ -14,6 +14,7 @@ mod checks;
 mod events;
 mod failover;
 mod operator;
+mod planes;
 mod reload;
 mod report;
 mod serving;
@@ -43,7 +44,10 @@ use crate::{
         types::{LastReload, Work},
     },
     config::{self, Config, Source},
-    dataplane::xdp::{CheckPath, Pins, XdpPlane, pins},
+    dataplane::{
+        Plane,
+        xdp::{CheckPath, Pins, pins},
+    },
     desired::{Inputs, Outcome, ServerId, ServiceId},
     health::Health,
     mail::Mailer,
@@ -114,7 +118,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
     let server = api::serve(listener, to_agent);
     tokio::pin!(server);
-    let mut trace = if agent.options.trace { Some(agent.plane.trace()?) } else { None };
+    let mut trace = if agent.options.trace { agent.plane.trace()? } else { None };
     let mut sample = every(SAMPLE_PERIOD);
     let mut audit = every(AUDIT_PERIOD);
     let mut watchdog = every(supervisor.watchdog_period().unwrap_or(Duration::from_secs(3600)));
@@ -142,6 +146,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             _ = sample.tick() => {
                 agent.take_sample();
                 agent.follow_drains();
+                agent.follow_retiring();
                 agent.ask_for_links();
                 if agent.gives_back_at.take_if(|at| *at <= Instant::now()).is_some() {
                     give_memory_back();
@@ -156,7 +161,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             ended = &mut server => return ended.context("the admin socket failed"),
         }
         if std::mem::take(&mut agent.was_reopened) && agent.options.trace {
-            trace = Some(agent.plane.trace()?);
+            trace = agent.plane.trace()?;
         }
     };
     // The other director should not wait for anything else.
@@ -195,7 +200,11 @@ struct Agent {
     source: Option<Source>,
     /// Where each virtual server stands in the configuration.
     positions: BTreeMap<ServiceId, usize>,
-    plane: XdpPlane,
+    plane: Plane,
+    /// IPVS, while it finishes connections that it had before XDP took over.
+    retiring: Option<planes::Retiring>,
+    /// Why `auto` did not take XDP.
+    fallback: Option<String>,
     /// Why nothing is pinned.
     unpinned: Option<String>,
     inputs: Inputs,
@@ -247,19 +256,24 @@ struct Agent {
 impl Agent {
     /// Ends what runs, and the data plane if that is wanted.
     async fn end(self, ending: Ending) -> anyhow::Result<()> {
-        let Self { plane, config, outcomes, notifier, mailer, .. } = self;
-        let ending = if plane.pins().is_none() { Ending::Detach } else { ending };
+        let Self { plane, retiring, config, outcomes, notifier, mailer, .. } = self;
+        let ending = if plane.outlives_the_agent() { ending } else { Ending::Detach };
         if ending == Ending::Detach {
             changes::say_goodbye(&config, &outcomes, &notifier);
         }
-        match plane.pins() {
-            Some(pins) if ending == Ending::Keep => tracing::info!(
-                "packets are forwarded on by what is pinned in {}; `xdirector stop --detach` ends that",
-                pins.display()
-            ),
-            _ => tracing::info!("detached: packets are not forwarded any more"),
+        let by = plane
+            .pins()
+            .map_or("the kernel's IPVS".to_owned(), |pins| format!("what is pinned in {}", pins.display()));
+        match ending {
+            Ending::Keep => {
+                tracing::info!("packets are forwarded on by {by}; `xdirector stop --detach` ends that")
+            }
+            Ending::Detach => tracing::info!("detached: packets are not forwarded any more"),
         }
-        let detached = if ending == Ending::Detach { plane.detach() } else { Ok(()) };
+        let detached = match ending {
+            Ending::Detach => plane.detach().and(planes::end_retiring(retiring)),
+            Ending::Keep => Ok(()),
+        };
         notifier.finish(LAST_WORDS).await;
         if let Some(mailer) = mailer {
             mailer.finish(LAST_WORDS).await;

@@ -159,7 +159,8 @@ pub struct Director {
     pub router_id: String,
     /// What moves the packets.
     pub dataplane: Dataplane,
-    /// 1 to [`MAX_INTERFACES`] interface names, each once. They are valid names; they may not exist.
+    /// 1 to [`MAX_INTERFACES`] interface names, each once; with [`Dataplane::Ipvs`] also none. They are valid names; they may not
+    /// exist.
     pub interfaces: Vec<String>,
     /// How the XDP program is attached.
     pub xdp_mode: XdpMode,
@@ -250,6 +251,10 @@ pub struct VirtualServer {
     pub scheduler: Scheduler,
     /// Only flags that [`Self::scheduler`] has can be set.
     pub scheduler_flags: SchedulerFlags,
+    /// Whether a client's connections stay together; IPVS only.
+    pub persistence: Option<Persistence>,
+    /// Each datagram is scheduled alone (UDP, IPVS only).
+    pub one_packet: bool,
     /// The weight of living servers below which the virtual server counts as down; 1 to 2,147,483,647.
     pub quorum: u32,
     /// It goes down below `quorum - hysteresis` and up again at `quorum + hysteresis`; less than [`Self::quorum`].
@@ -316,6 +321,8 @@ pub struct RealServer {
     pub weight: u32,
     /// How packets get there.
     pub forward: Forward,
+    /// In what, with [`Forward::Tun`]; else [`Tunnel::IPIP`].
+    pub tunnel: Tunnel,
     /// With this many connections, active and inactive, it gets no more; 0: no limit (IPVS's `u-threshold`).
     pub upper_threshold: u32,
     /// Below this many it gets connections again; 0: below three quarters of the upper one. At most that.
@@ -373,6 +380,10 @@ words! {
     Dataplane {
         /// The XDP program.
         Xdp = "xdp",
+        /// The kernel's IPVS.
+        Ipvs = "ipvs",
+        /// The XDP program where it can run, else the kernel's IPVS.
+        Auto = "auto",
     }
 }
 
@@ -413,7 +424,80 @@ words! {
         Sh = "sh",
         /// Maglev hashing.
         Mh = "mh",
+        /// Destination hashing.
+        Dh = "dh",
+        /// Shortest expected delay.
+        Sed = "sed",
+        /// Never queue.
+        Nq = "nq",
+        /// Locality-based least connections.
+        Lblc = "lblc",
+        /// The same with replication.
+        Lblcr = "lblcr",
+        /// Weighted failover: the highest weight.
+        Fo = "fo",
+        /// Weighted overflow: the highest weight while it has fewer active connections than that.
+        Ovf = "ovf",
+        /// The better of two random choices.
+        Twos = "twos",
     }
+}
+
+impl Scheduler {
+    /// Whether the XDP data plane has it.
+    #[must_use]
+    pub const fn is_in_xdp(self) -> bool {
+        matches!(self, Self::Rr | Self::Wrr | Self::Lc | Self::Wlc | Self::Sh | Self::Mh)
+    }
+}
+
+words! {
+    /// `tunnel.type`: in what a `forward = "tun"` server gets its packets.
+    TunnelKind {
+        /// IP in IP, or IPv6 in either.
+        Ipip = "ipip",
+        /// Generic UDP encapsulation.
+        Gue = "gue",
+        /// Generic routing encapsulation.
+        Gre = "gre",
+    }
+}
+
+words! {
+    /// `tunnel.checksum`: of the outer header.
+    TunnelChecksum {
+        /// None.
+        None = "none",
+        /// One over the packet.
+        Full = "full",
+        /// GUE's remote checksum offload.
+        Remote = "remote",
+    }
+}
+
+/// How packets are wrapped for a server with [`Forward::Tun`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Tunnel {
+    /// In what.
+    pub kind: TunnelKind,
+    /// UDP port of GUE; else 0.
+    pub port: u16,
+    /// Of GUE and GRE; else none.
+    pub checksum: TunnelChecksum,
+}
+
+impl Tunnel {
+    /// What XDP has, and the default.
+    pub const IPIP: Self = Self { kind: TunnelKind::Ipip, port: 0, checksum: TunnelChecksum::None };
+}
+
+/// `persistence_timeout`, `persistence_granularity`: a client's connections go to the same server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Persistence {
+    /// How long after the last of them began; whole seconds.
+    pub timeout: Duration,
+    /// So many bits of the address make a client: 1 to 32 or 128.
+    pub prefix: u8,
 }
 
 words! {

@@ -1,14 +1,38 @@
 //! What moves the packets, seen from the agent.
 
 pub mod fake;
+pub mod ipvs;
+mod plane;
 pub mod xdp;
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet, net::SocketAddr};
+
+pub use plane::{ConnectionCounts, ConnectionList, Plane, StatsReader};
 
 use crate::{
+    config::{Forward, Protocol},
     desired::{ServiceId, State},
     reconcile::Operation,
 };
+
+/// One connection, as people are shown it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The protocol above IP.
+    pub protocol: Protocol,
+    /// Seconds until it is forgotten if no packet comes.
+    pub expires: u32,
+    /// State in IPVS' words, as `ESTABLISHED`; `UDP` for UDP.
+    pub state: Cow<'static, str>,
+    /// The client.
+    pub client: SocketAddr,
+    /// The address and port that the client asked for.
+    pub virtual_address: SocketAddr,
+    /// The real server that has the connection.
+    pub real: SocketAddr,
+    /// How its packets are forwarded.
+    pub forward: Forward,
+}
 
 /// What a look at a part of the virtual servers has found.
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     api::types::Override,
-    config::{Config, Forward, Protocol, Scheduler, SchedulerFlags, VirtualServer},
+    config::{Config, Forward, Persistence, Protocol, Scheduler, SchedulerFlags, Tunnel, VirtualServer},
     health::{CheckId, Report},
 };
 
@@ -54,6 +54,10 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// Its flags.
     pub flags: SchedulerFlags,
+    /// Whether a client's connections stay together; IPVS only.
+    pub persistence: Option<Persistence>,
+    /// Each datagram is scheduled alone; IPVS only.
+    pub one_packet: bool,
     /// Connections of a server that is not among [`Self::servers`] end at their next packet; else that is dropped.
     pub expire_nodest: bool,
     /// UDP flows leave a server that takes no new connections.
@@ -73,6 +77,8 @@ pub struct Server {
     pub port: u16,
     /// How packets get there.
     pub forward: Forward,
+    /// In what, with [`Forward::Tun`].
+    pub tunnel: Tunnel,
     /// Share of new connections; 0 = none. Of no matter for one that leaves, and 0 then.
     pub weight: u32,
     /// It keeps its connections and has no part in the schedule any more, as if it were not there.

@@ -4,7 +4,7 @@
 //! microseconds and nothing else may come in between.
 //!
 //! ```text
-//!  Kernel      requests over NETLINK_ROUTE, each acknowledged (kernel, macvlan: what; message: as bytes; request: the socket)
+//!  Kernel      requests over NETLINK_ROUTE, each acknowledged (kernel, macvlan: what; message: as bytes; nl: the socket)
 //!  Monitor     NETLINK_ROUTE's notifications, never blocks
 //!  Announcer   gratuitous ARP, unsolicited neighbour advertisements (announce; frame: as bytes)
 //!  VrrpSocket  adverts in and out (vrrp_socket)
@@ -14,20 +14,19 @@
 
 use std::net::IpAddr;
 
+use crate::nl::{error, message as netlink, request};
+
 mod announce;
-mod error;
 mod frame;
 mod kernel;
 mod link;
 mod macvlan;
 mod message;
 mod monitor;
-mod netlink;
-mod request;
 mod vrrp_socket;
 
+pub use crate::nl::error::os_code;
 pub use announce::Announcer;
-pub use error::os_code;
 pub use frame::{arp_frame, na_frame};
 pub use kernel::Kernel;
 pub use message::ROUTE_PROTOCOL;

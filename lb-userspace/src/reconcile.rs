@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{Forward, Protocol, Scheduler, SchedulerFlags},
+        config::{Forward, Protocol, Scheduler, SchedulerFlags, Tunnel},
         dataplane::{DataPlane, fake::Fake},
         desired::Server,
     };
@@ -60,6 +60,7 @@ mod tests {
             port: 80,
             forward: Forward::Nat,
             weight,
+            tunnel: Tunnel::IPIP,
             is_leaving: false,
             upper_threshold: 0,
             lower_threshold: 0,
@@ -68,6 +69,8 @@ mod tests {
             |(s, role, servers)| Service {
                 scheduler: Scheduler::ALL[s],
                 flags: SchedulerFlags::default(),
+                persistence: None,
+                one_packet: false,
                 expire_nodest: true,
                 expire_quiescent: false,
                 role,

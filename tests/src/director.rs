@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use crate::{
     Netns,
     bpffs::BpfMount,
+    dataplane,
     registry::{self, wait_until},
 };
 
@@ -127,7 +128,7 @@ impl Director {
         // Named as the namespace is, so that the lab's clean-up finds it too.
         let directory = tempfile::Builder::new().prefix(&format!("{}-", netns.name())).tempdir()?;
         let file = directory.path().join("xdirector.toml");
-        fs::write(&file, configuration)?;
+        fs::write(&file, dataplane::named(configuration))?;
         registry::lock().directories.insert(directory.path().to_owned());
         let pins = BpfMount::new(directory.path().join("bpf"))?;
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
@@ -196,7 +197,7 @@ impl Director {
     /// When the file cannot be written.
     pub fn write_configuration(&self, text: &str) -> Result<()> {
         let new = self.directory.path().join("xdirector.toml.new");
-        fs::write(&new, text)?;
+        fs::write(&new, dataplane::named(text))?;
         Ok(fs::rename(new, self.configuration())?)
     }
 

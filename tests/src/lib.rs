@@ -22,6 +22,7 @@ pub mod bpffs;
 pub mod client;
 pub mod configuration;
 mod daemon;
+pub mod dataplane;
 pub mod director;
 pub mod dnsd;
 pub mod ethtool;

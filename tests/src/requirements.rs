@@ -28,6 +28,19 @@ pub fn missing_for_director() -> Option<String> {
     missing_for_lab().or_else(|| missing_file(director::binary_path()))
 }
 
+/// Why xdirector cannot drive IPVS here; `None` when it can.
+#[must_use]
+pub fn missing_for_ipvs() -> Option<String> {
+    missing_for_director().or_else(|| {
+        let has_module = Command::new("modprobe").arg("ip_vs").output().is_ok_and(|out| out.status.success());
+        if !has_module && !PathBuf::from("/proc/net/ip_vs").exists() {
+            return Some("this kernel has no IPVS; `cargo xtask vm` boots one that has".to_owned());
+        }
+        let has_ipvsadm = Command::new("ipvsadm").arg("--help").output().is_ok();
+        (!has_ipvsadm).then(|| "`ipvsadm` is not installed".to_owned())
+    })
+}
+
 /// Prints `SKIPPED <test>: <why>`, past the test harness, which would hide it for a test that passes.
 pub fn say_skipped(test: &str, why: &str) {
     // Nothing better can be done where standard output is closed.

@@ -235,7 +235,12 @@ impl Agent {
         }
         let Ok(permit) = self.to_unfinished.clone().try_reserve_owned() else { return };
         match self.plane.connection_counts() {
-            Ok(list) => drop(tokio::task::spawn_blocking(move || permit.send(list.unfinished(&idle)))),
+            Ok(list) => drop(tokio::task::spawn_blocking(move || match list.unfinished(&idle) {
+                Ok(counts) => drop(permit.send(counts)),
+                Err(error) => {
+                    tracing::error!("cannot count the connections of draining servers: {error:#}");
+                }
+            })),
             Err(error) => tracing::error!("cannot count the connections of draining servers: {error:#}"),
         }
     }

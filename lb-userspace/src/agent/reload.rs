@@ -17,7 +17,7 @@ use crate::{
     api::types::{LastReload, Reloaded},
     config::{self, Config},
     dataplane::{
-        DataPlane as _,
+        DataPlane as _, Plane,
         xdp::{Pins, XdpPlane},
     },
     desired::{Draining, Outcome, ServerId, ServiceId, State, desired_with, outcome},
@@ -205,6 +205,7 @@ impl Agent {
         let is_attached_right =
             old.interfaces == new.director.interfaces && old.xdp_mode == new.director.xdp_mode;
         if is_attached_right
+            && !self.wants_other_plane(new)
             && self.plane.has_settings_of(new)
             && few.is_some_and(|changed| self.has_room_for_few(new, changed))
         {
@@ -221,6 +222,13 @@ impl Agent {
             let inputs = crate::desired::Inputs { draining: inputs_draining, roles, ..Default::default() };
             desired_with(new, &inputs)
         };
+        if self.wants_other_plane(new) {
+            return self.exchange_plane(new, &wanted).await;
+        }
+        if let Plane::Ipvs(plane) = &mut self.plane {
+            plane.configure(new, &wanted);
+            return Ok(());
+        }
         if is_attached_right && self.plane.has_settings_of(new) && self.plane.holds(&wanted)? {
             return Ok(());
         }
@@ -237,18 +245,18 @@ impl Agent {
             return Err(error);
         }
         // Two threads would sweep one table.
-        self.plane.retire();
+        self.plane.xdp().into_iter().for_each(XdpPlane::retire);
         match self.reopened(new, &wanted, pins).await {
             Ok(mut plane) => {
-                if let Err(error) = plane.take_over_checks(&mut self.plane) {
+                if let Some(Err(error)) = self.plane.xdp().map(|old| plane.take_over_checks(old)) {
                     tracing::warn!("checks through the data plane are interrupted: {error:#}");
                 }
                 plane.lead_checks(&self.check_path);
-                self.plane = plane;
+                self.plane = Plane::Xdp(Box::new(plane));
                 self.lead_roles();
             }
             Err(error) => {
-                self.plane.resume()?;
+                self.plane.xdp().map_or(Ok(()), XdpPlane::resume)?;
                 // An interface whose mode was to change has lost the program.
                 self.look_at_links().await;
                 return Err(error);

@@ -6,7 +6,7 @@ use std::{
     sync::{MutexGuard, PoisonError},
 };
 
-use lb_common::{conn::State, ip_proto, schedule::is_overloaded, server::ServerStats};
+use lb_common::{schedule::is_overloaded, server::ServerStats};
 use tokio::sync::mpsc;
 
 use super::Agent;
@@ -20,7 +20,7 @@ use crate::{
         },
     },
     config::{self, OnFailure, RealServer, VirtualServer},
-    dataplane::xdp::{ConnectionList, Listed},
+    dataplane::{ConnectionList, Listed},
     desired::{Condition, Server, ServerId, ServiceId},
     health::{self, CheckId},
     netlink::{Reason, Resolution},
@@ -67,11 +67,16 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            dataplane: DataPlaneKind::Xdp,
+            dataplane: self.plane.kind(),
+            dataplane_reason: self.fallback.clone(),
             interfaces: interfaces.collect(),
             connections: ConnectionTable {
                 entries: totals.active + totals.inactive,
-                capacity: self.config.director.max_connections.into(),
+                // IPVS's table grows as it must.
+                capacity: match self.plane.kind() {
+                    DataPlaneKind::Xdp => self.config.director.max_connections.into(),
+                    DataPlaneKind::Ipvs => 0,
+                },
             },
             totals,
             virtual_servers,
@@ -382,37 +387,34 @@ pub(super) fn send_connections(
     let mut piece = Vec::new();
     let mut left = limit.unwrap_or(usize::MAX);
     let mut is_listening = true;
-    list.each(|listed, server, expires| {
+    let listed = list.each(|listed| {
         if left == 0 {
             return false;
         }
         left -= 1;
-        piece.push(connection(&listed, server, expires));
+        piece.push(connection(listed));
         if piece.len() >= PIECE {
             is_listening = reply.blocking_send(ConnectionBatch::Entries(std::mem::take(&mut piece))).is_ok();
         }
         is_listening
     });
-    if is_listening && reply.blocking_send(ConnectionBatch::Entries(piece)).is_ok() {
+    if let Err(error) = listed {
+        let _ = reply.blocking_send(ConnectionBatch::Failed(format!("{error:#}")));
+    } else if is_listening && reply.blocking_send(ConnectionBatch::Entries(piece)).is_ok() {
         // The last word; a client that left does not miss it.
         let _ = reply.blocking_send(ConnectionBatch::End);
     }
 }
 
-fn connection(listed: &Listed, server: &lb_common::server::Server, expires: u32) -> Connection {
-    let key = &listed.key;
-    let port = if server.port.is_any() { key.dport } else { server.port };
+fn connection(listed: Listed) -> Connection {
+    let Listed { protocol: layer4, expires, state, client, virtual_address, real, forward: method } = listed;
     Connection {
-        protocol: if key.proto == u32::from(ip_proto::TCP) { Protocol::Tcp } else { Protocol::Udp },
+        protocol: protocol(layer4),
         expires_seconds: expires,
-        state: State::name(listed.state).into(),
-        client: SocketAddr::new(key.src.to_ip(), key.sport.number()),
-        virtual_address: SocketAddr::new(key.dst.to_ip(), key.dport.number()),
-        real: SocketAddr::new(server.addr.to_ip(), port.number()),
-        forward: match server.forwarding {
-            f if f == lb_common::server::Forwarding::Nat as u8 => Forward::Nat,
-            f if f == lb_common::server::Forwarding::Dr as u8 => Forward::Dr,
-            _ => Forward::Tun,
-        },
+        state,
+        client,
+        virtual_address,
+        real,
+        forward: forward(method),
     }
 }

@@ -17,18 +17,18 @@ use super::{
     changes::spawn_metrics,
     events::{Events, Severity},
     failover::{self, assign_roles},
-    open_pins, pins_directory, unix_now,
+    pins_directory, planes, unix_now,
 };
 use crate::{
     api::{
         Request,
-        types::{Override, Work},
+        types::{DataPlaneKind, Override, Work},
     },
     config::{Config, OnFailure, RealServer, Source, vrrp::MAX_VRRP_INSTANCES},
     dataplane::{
         DataPlane as _,
         xdp::{
-            CheckPath, XdpPlane,
+            CheckPath,
             pins::{self, is_on_bpffs},
         },
     },
@@ -57,19 +57,8 @@ impl Agent {
             directory if is_on_bpffs(&directory).is_ok() => Some(pins::lock(&directory)?),
             _ => None,
         };
-        let (pins, unpinned) = match open_pins(&options, &config) {
-            Ok(pins) => (Some(pins), None),
-            Err(reason) => {
-                tracing::warn!("nothing is pinned, so a restart will interrupt connections: {reason}");
-                (None, Some(reason))
-            }
-        };
         let store = orders::Store::new(&state_directory(&options), &config.director.instance);
         remove_leftovers(&config, &store);
-        if let Err(error) = XdpPlane::check_interfaces(&config.director.interfaces, pins.as_ref()).await {
-            pins.iter().for_each(crate::dataplane::xdp::Pins::abandon);
-            return Err(error);
-        }
         let user = script_user(&config)?;
         let mailer =
             config.mail.as_ref().map(|mail| Mailer::new(mail, &config.director.router_id)).transpose()?;
@@ -80,10 +69,8 @@ impl Agent {
 
         // Without what is left the state is that of the configuration alone: enough to know the sizes.
         let wanted = desired_with(&config, &inputs);
-        let plane = match pins {
-            Some(pins) => XdpPlane::open(&config, &wanted, options.trace, pins)?,
-            None => XdpPlane::load(&config, &wanted, options.trace)?,
-        };
+        let planes::Opened { plane, unpinned, fallback } =
+            planes::open(&options, &config, &wanted, &store).await?;
         // Whoever was master here is it no more.
         let roles = plane.roles();
         (1..=MAX_VRRP_INSTANCES)
@@ -110,6 +97,8 @@ impl Agent {
             options,
             positions: BTreeMap::new(),
             plane,
+            retiring: None,
+            fallback,
             unpinned,
             inputs,
             outcomes: BTreeMap::new(),
@@ -151,8 +140,7 @@ impl Agent {
         agent.look_at_links().await;
         agent.say_missing_addresses();
         agent.wait_for_next_hops(&targets, FIRST_NEXT_HOPS, &mut incoming.changes).await;
-        let director = agent.config.director.clone();
-        agent.plane.attach(&director.interfaces, director.xdp_mode).await?;
+        agent.attach().await?;
         agent.set_checks();
         // Last: a director that cannot serve yet had better not be master.
         agent.follow_vrrp(&mut incoming)?;
@@ -191,11 +179,14 @@ impl Agent {
     pub(super) fn say_ready(&self) -> String {
         let interfaces: Vec<String> =
             self.plane.attachments().iter().map(|a| format!("{} ({})", a.name, a.mode)).collect();
+        let place = match self.plane.kind() {
+            DataPlaneKind::Xdp => format!("on {}", interfaces.join(", ")),
+            DataPlaneKind::Ipvs => "by the kernel's IPVS".to_owned(),
+        };
         let text = format!(
-            "instance {}: serving {} virtual servers on {}",
+            "instance {}: serving {} virtual servers {place}",
             self.config.director.instance,
             self.config.virtual_servers.len(),
-            interfaces.join(", ")
         );
         tracing::info!("{text}");
         text
@@ -221,7 +212,7 @@ impl Agent {
                 "virtual address {address} is on no interface of this machine; unless a router or another program brings its \
                  packets here: ip address add {address}/{} dev {}",
                 if address.is_ipv4() { 32 } else { 128 },
-                self.config.director.interfaces[0]
+                self.config.director.interfaces.first().map_or("INTERFACE", String::as_str)
             );
         }
     }

@@ -77,6 +77,7 @@ pub(crate) fn status() -> Status {
         pid: 812,
         uptime_seconds: 61,
         dataplane: DataPlaneKind::Xdp,
+        dataplane_reason: None,
         interfaces: vec![
             InterfaceStatus { name: "eth0".into(), ifindex: 2, mode: XdpMode::Native },
             InterfaceStatus { name: "a\"b\\c".into(), ifindex: 3, mode: XdpMode::Generic },

@@ -29,6 +29,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// What moves the packets.
     pub dataplane: DataPlaneKind,
+    /// Why it is not XDP, though `dataplane = "auto"`; null otherwise.
+    pub dataplane_reason: Option<String>,
     /// Interfaces where packets come in, in the configuration's order.
     pub interfaces: Vec<InterfaceStatus>,
     /// How full the connection table is.
@@ -117,6 +119,8 @@ pub struct Work {
 pub enum DataPlaneKind {
     /// The XDP program.
     Xdp,
+    /// The kernel's IPVS.
+    Ipvs,
 }
 
 /// One interface that the data plane is attached to.
@@ -145,7 +149,7 @@ pub enum XdpMode {
 pub struct ConnectionTable {
     /// Connections in the table now.
     pub entries: u64,
-    /// The most it can hold.
+    /// The most it can hold; 0: as many as memory holds (IPVS).
     pub capacity: u64,
 }
 
@@ -481,7 +485,36 @@ impl fmt::Display for DataPlaneKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Xdp => "xdp",
+            Self::Ipvs => "ipvs",
         })
+    }
+}
+
+impl Status {
+    /// What moves the packets and where, as one line.
+    #[must_use]
+    pub fn data_plane(&self) -> String {
+        match self.dataplane {
+            DataPlaneKind::Xdp => {
+                let one = |interface: &InterfaceStatus| format!("{} ({})", interface.name, interface.mode);
+                format!("xdp on {}", self.interfaces.iter().map(one).collect::<Vec<_>>().join(", "))
+            }
+            DataPlaneKind::Ipvs => "ipvs of the kernel".to_owned(),
+        }
+    }
+}
+
+impl ConnectionTable {
+    /// How many there are, of how many there may be.
+    #[must_use]
+    pub fn fill(&self) -> String {
+        match self.capacity {
+            0 => self.entries.to_string(),
+            capacity => {
+                let share = 100.0 * self.entries as f64 / capacity as f64;
+                format!("{} of {capacity} ({share:.1}%)", self.entries)
+            }
+        }
     }
 }
 

@@ -14,8 +14,15 @@ use clap::Args;
 
 use super::{SocketArgs, closed_is_done};
 use crate::{
-    api::{Client, Status, Stop, client::ClientError, default_path, socket::DEFAULT_INSTANCE},
-    dataplane::xdp::{pins, remove_pinned},
+    api::{
+        Client, Status, Stop, client::ClientError, default_path, socket::DEFAULT_INSTANCE,
+        types::DataPlaneKind,
+    },
+    dataplane::{
+        ipvs,
+        xdp::{pins, remove_pinned},
+    },
+    orders,
 };
 
 /// Arguments of `xdirector stop`.
@@ -32,6 +39,10 @@ pub struct StopArgs {
     /// /sys/fs/bpf/xdirector/INSTANCE
     #[arg(long, value_name = "DIRECTORY", env = "XDIRECTOR_PINS", hide_env_values = true)]
     pub pins: Option<PathBuf>,
+    /// Where an agent that has ended had written which of IPVS's services
+    /// are its own, if not in /var/lib/xdirector
+    #[arg(long, value_name = "DIRECTORY", env = "XDIRECTOR_STATE", hide_env_values = true)]
+    pub state: Option<PathBuf>,
 }
 
 /// How long the agent may take to end.
@@ -80,17 +91,22 @@ fn detach_without_agent(args: &StopArgs) -> anyhow::Result<bool> {
     }
     let instance = args.socket.instance.as_deref().unwrap_or(DEFAULT_INSTANCE);
     let directory = args.pins.clone().unwrap_or_else(|| pins::default_directory(instance));
+    let state = args.state.clone().unwrap_or_else(|| PathBuf::from(orders::DEFAULT_DIRECTORY));
+    let had_services =
+        ipvs::remove_owned(ipvs::owned_file(&state, instance)).context("IPVS's services stay")?;
     if !directory.exists() {
-        return Ok(false);
+        return Ok(had_services);
     }
     let _lock = pins::lock(&directory)?;
-    remove_pinned(&directory).with_context(|| format!("cannot remove {}", directory.display()))
+    let had_pins =
+        remove_pinned(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
+    Ok(had_pins || had_services)
 }
 
 fn last_word(detach: bool, status: Option<&Status>) -> &'static str {
     match status {
         _ if detach => "stopped; packets are no longer forwarded",
-        Some(status) if status.persistence.pins.is_some() => {
+        Some(status) if status.persistence.pins.is_some() || status.dataplane == DataPlaneKind::Ipvs => {
             "stopped; packets are forwarded on (xdirector stop --detach ends that too)"
         }
         Some(_) => "stopped; packets are no longer forwarded: nothing of the data plane was pinned",

@@ -15,6 +15,7 @@ use super::{
 };
 
 mod check;
+mod ipvs;
 mod mail;
 mod probe;
 mod real_server;
@@ -29,6 +30,8 @@ struct Facts {
     router_id: Option<String>,
     /// Whether there is `[mail]`.
     has_mail: Option<bool>,
+    /// What moves the packets.
+    dataplane: Option<Dataplane>,
     /// The VRRP instances.
     bindable: vrrp::Bindable,
 }
@@ -46,6 +49,7 @@ pub(super) fn config(mut root: Table<'_>, others: &HashSet<&str>, report: &mut R
     let facts = Facts {
         router_id: director.as_ref().map(|director| director.router_id.clone()),
         has_mail,
+        dataplane: director.as_ref().map(|director| director.dataplane),
         bindable: std::mem::take(&mut vrrp.bindable),
     };
     let (virtual_servers, mut names) = virtual_servers(&mut root, facts, report);
@@ -75,7 +79,7 @@ fn director(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<Director> {
         given => given.or(String::new()),
     };
     let dataplane = table.value("dataplane", report, values::dataplane).or(Dataplane::Xdp);
-    let interfaces = interfaces(&mut table, report);
+    let interfaces = interfaces(&mut table, dataplane, report);
     let xdp_mode = table.value("xdp_mode", report, values::xdp_mode).or(XdpMode::Auto);
     let connections = |value: &DeValue<'_>| values::integer(value, 1024..=16_777_216);
     let max_connections = table.value("max_connections", report, connections).or(DEFAULT_MAX_CONNECTIONS);
@@ -93,9 +97,17 @@ fn director(root: &mut Table<'_>, report: &mut Report<'_>) -> Option<Director> {
     })
 }
 
-fn interfaces(table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Vec<String>> {
+/// Only XDP needs them.
+fn interfaces(
+    table: &mut Table<'_>,
+    dataplane: Option<Dataplane>,
+    report: &mut Report<'_>,
+) -> Option<Vec<String>> {
     let expected = format!("an array of 1 to {MAX_INTERFACES} interface names, such as [\"eth0\", \"eth1\"]");
     let list = table.list("interfaces", report, &expected, values::interface);
+    if let (Some(Dataplane::Ipvs), Read::Absent) = (dataplane, &list) {
+        return Some(Vec::new());
+    }
     let Field { value: names, place } = list.required(table, "interfaces", &expected, report)?;
     if names.len() > MAX_INTERFACES {
         report.error(&place, Problem::new(format!("{} interfaces", names.len())).expected(expected));

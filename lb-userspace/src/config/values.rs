@@ -1,11 +1,12 @@
 //! What a single value may be: each function turns one TOML value into its typed form or says what is wrong.
 
-use std::ops::RangeInclusive;
+use std::{net::Ipv4Addr, ops::RangeInclusive};
 
 use toml::de::DeValue;
 
 use super::{
-    Dataplane, Forward, MailTls, OnFailure, OnRemove, Protocol, Scheduler, XdpMode,
+    Dataplane, Forward, MailTls, OnFailure, OnRemove, Protocol, Scheduler, TunnelChecksum, TunnelKind,
+    XdpMode,
     check::{Probe, Via},
     diagnostic::Problem,
 };
@@ -93,10 +94,6 @@ pub(super) fn interface(value: &DeValue<'_>) -> Result<String, Problem> {
 
 /// `director.dataplane`.
 pub(super) fn dataplane(value: &DeValue<'_>) -> Result<Dataplane, Problem> {
-    let text = string(value, &one_of(&words(Dataplane::ALL, Dataplane::as_str)))?;
-    if matches!(text, "ipvs" | "auto") {
-        return Err(Problem::new("not available yet").expected("\"xdp\""));
-    }
     word(value, "data plane", Dataplane::ALL, Dataplane::as_str)
 }
 
@@ -113,6 +110,45 @@ pub(super) fn protocol(value: &DeValue<'_>) -> Result<Protocol, Problem> {
 /// `virtual_server.scheduler`.
 pub(super) fn scheduler(value: &DeValue<'_>) -> Result<Scheduler, Problem> {
     word(value, "scheduler", Scheduler::ALL, Scheduler::as_str)
+}
+
+/// `tunnel.type`.
+pub(super) fn tunnel_kind(value: &DeValue<'_>) -> Result<TunnelKind, Problem> {
+    word(value, "kind of tunnel", TunnelKind::ALL, TunnelKind::as_str)
+}
+
+/// `tunnel.checksum`.
+pub(super) fn tunnel_checksum(value: &DeValue<'_>) -> Result<TunnelChecksum, Problem> {
+    word(value, "choice", TunnelChecksum::ALL, TunnelChecksum::as_str)
+}
+
+/// `persistence_granularity`: an IPv4 mask, or the length of a prefix; which of them.
+pub(super) fn granularity(value: &DeValue<'_>) -> Result<Granularity, Problem> {
+    let expected = "a mask such as \"255.255.255.0\", or for both families a number of bits such as 24 or 64";
+    match value {
+        DeValue::Integer(_) => {
+            byte(value, 1..=128).map(Granularity::Prefix).map_err(|problem| problem.expected(expected))
+        }
+        _ => {
+            let mask: Ipv4Addr = string(value, expected)?
+                .parse()
+                .map_err(|_| Problem::new("not an IPv4 mask").expected(expected))?;
+            let (bits, ones) = (u32::from(mask), u32::from(mask).leading_ones());
+            if ones == 0 || bits.count_ones() != ones {
+                return Err(Problem::new("not a mask of leading ones").expected(expected));
+            }
+            Ok(Granularity::Mask(u8::try_from(ones).expect("at most 32")))
+        }
+    }
+}
+
+/// How `persistence_granularity` was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Granularity {
+    /// An IPv4 mask, with so many ones.
+    Mask(u8),
+    /// A number of bits.
+    Prefix(u8),
 }
 
 /// `forward`.

@@ -46,7 +46,6 @@ use tokio::io::unix::AsyncFd;
 
 pub use attach::{AttachError, Attachment, Interface};
 pub use connections::{ConnectionCounts, ConnectionList};
-pub use conntable::Listed;
 pub use load::{LoadError, OBJECT, PROGRAM, Sizes};
 pub use pins::{Pins, remove_pinned};
 pub use probe::{CheckPath, Namespace, Veth};
@@ -55,7 +54,7 @@ pub use stats::StatsReader;
 
 use super::{Audit, DataPlane};
 use crate::{
-    config::{Config, Forward, XdpMode},
+    config::{Config, Forward, Scheduler, Tunnel, XdpMode},
     desired::{Server, ServerId, Service, ServiceId, State},
     netlink::{Link, Resolution},
     reconcile::Operation,
@@ -444,6 +443,9 @@ impl DataPlane for XdpPlane {
 
     fn apply(&mut self, operation: &Operation) -> anyhow::Result<()> {
         match operation {
+            Operation::Add(_, service) | Operation::Change(_, service) if !can_serve(service) => {
+                anyhow::bail!("XDP has no {}", what_is_missing(service).unwrap_or_default())
+            }
             Operation::Add(id, service) | Operation::Change(id, service) => self.tables.put(id, service),
             Operation::Remove(id) => self.tables.remove(id),
         }
@@ -462,6 +464,44 @@ impl Trace {
                 Err(error) => return error,
             }
         }
+    }
+}
+
+/// Why XDP cannot do what a configuration asks for; `None` when it can. With `dataplane = "xdp"` such a file is refused.
+pub fn obstacle(config: &Config) -> Option<String> {
+    config.virtual_servers.iter().find_map(|one| {
+        let tunnels = one.real_servers.iter().map(|server| server.tunnel);
+        let what = missing(one.scheduler, one.persistence.is_some(), one.one_packet, tunnels)?;
+        Some(format!("virtual server \"{}\": XDP has no {what}", one.name))
+    })
+}
+
+/// Whether XDP has everything that a virtual server needs.
+pub fn can_serve(service: &Service) -> bool {
+    what_is_missing(service).is_none()
+}
+
+fn what_is_missing(service: &Service) -> Option<String> {
+    let tunnels = service.servers.iter().map(|server| server.tunnel);
+    missing(service.scheduler, service.persistence.is_some(), service.one_packet, tunnels)
+}
+
+fn missing(
+    scheduler: Scheduler,
+    persists: bool,
+    one_packet: bool,
+    mut tunnels: impl Iterator<Item = Tunnel>,
+) -> Option<String> {
+    if !scheduler.is_in_xdp() {
+        Some(format!("scheduler \"{scheduler}\""))
+    } else if persists {
+        Some("persistence".to_owned())
+    } else if one_packet {
+        Some("one_packet".to_owned())
+    } else {
+        tunnels
+            .find(|tunnel| *tunnel != Tunnel::IPIP)
+            .map(|tunnel| format!("tunnel of type \"{}\"", tunnel.kind))
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::{Inputs, Server, ServerId, Service, ServiceId};
 use crate::{
     api::types::Override,
-    config::{OnFailure, RealServer, SorryServer, VirtualServer},
+    config::{OnFailure, RealServer, SorryServer, Tunnel, VirtualServer},
     health::CheckId,
 };
 
@@ -116,6 +116,8 @@ pub fn outcome(virtual_server: &VirtualServer, inputs: &Inputs) -> Outcome {
     let service = Service {
         scheduler: virtual_server.scheduler,
         flags: virtual_server.scheduler_flags,
+        persistence: virtual_server.persistence,
+        one_packet: virtual_server.one_packet,
         expire_nodest: virtual_server.expire_nodest,
         expire_quiescent: virtual_server.expire_quiescent,
         role: virtual_server.bind_to.as_ref().and_then(|name| inputs.roles.get(name)).copied().unwrap_or(0),
@@ -202,6 +204,7 @@ fn serve(server: &RealServer, condition: &Condition, weight: u32, is_sorry: bool
         address: server.address,
         port: server.port,
         forward: server.forward,
+        tunnel: server.tunnel,
         weight,
         is_leaving: false,
         upper_threshold: server.upper_threshold,
@@ -226,6 +229,7 @@ fn sorry_server(sorry: &SorryServer) -> Server {
         address: sorry.address,
         port: sorry.port,
         forward: sorry.forward,
+        tunnel: Tunnel::IPIP,
         weight: 1,
         is_leaving: false,
         upper_threshold: 0,

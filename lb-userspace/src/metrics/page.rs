@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 
 use super::{labels::Families, servers, vrrp};
-use crate::api::types::{Status, Work};
+use crate::api::types::{DataPlaneKind, Status, Work};
 
 /// Writes the page in the OpenMetrics text format, with its end mark, in many small pieces.
 ///
@@ -58,7 +58,12 @@ fn data_plane(families: &mut Families<'_>, status: &Status) -> fmt::Result {
     }
     families
         .gauge("xdirector_pinned", "1 if the data plane outlives the agent.")?
-        .flag(&[], status.persistence.pins.is_some())?;
+        .flag(&[], status.persistence.pins.is_some() || status.dataplane == DataPlaneKind::Ipvs)?;
+    let mut family = families
+        .info("xdirector_dataplane_fallback", "Why it is IPVS, though the configuration says \"auto\".")?;
+    if let Some(reason) = &status.dataplane_reason {
+        family.text(&[("reason", reason)])?;
+    }
     families
         .gauge("xdirector_adopted", "1 if the agent took over the data plane that an earlier one had left.")?
         .flag(&[], status.persistence.adopted)?;

@@ -4,6 +4,7 @@ use std::{fmt, io};
 
 use netlink_packet_core::Parseable as _;
 use netlink_packet_route::rule::RuleMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{
     Interface,
@@ -30,7 +31,7 @@ impl Kernel {
     /// What the kernel says.
     pub fn open() -> io::Result<Self> {
         let open = |error: io::Error| Refusal::from(error).during("cannot open a netlink socket", NetAdmin);
-        Ok(Self { requests: Requests::open().map_err(open)? })
+        Ok(Self { requests: Requests::open(NETLINK_ROUTE).map_err(open)? })
     }
 
     /// All interfaces with their addresses, by index. Needs no privilege.

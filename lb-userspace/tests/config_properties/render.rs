@@ -7,7 +7,8 @@ use std::{
 };
 
 use lb_userspace::config::{
-    Command, Config, Director, Mail, RealServer, SchedulerFlags, SorryServer, Timeouts, VirtualServer,
+    Command, Config, Director, Mail, Persistence, RealServer, SchedulerFlags, SorryServer, Timeouts, Tunnel,
+    VirtualServer,
     check::{HealthCheck, Http, HttpRequest, Probe, Tls, Via},
 };
 
@@ -92,6 +93,13 @@ fn virtual_server(server: &VirtualServer, file: &mut File) {
     let SchedulerFlags { port, fallback } = server.scheduler_flags;
     let flags = [(port, "port"), (fallback, "fallback")].into_iter().filter(|(on, _)| *on);
     file.key("scheduler_flags", list(flags.map(|(_, flag)| quote(format!("{}-{flag}", server.scheduler)))));
+    if let Some(Persistence { timeout, prefix }) = server.persistence {
+        file.key("persistence_timeout", time(timeout));
+        file.key("persistence_granularity", prefix);
+    }
+    if server.one_packet {
+        file.key("one_packet", true);
+    }
     file.key("quorum", server.quorum);
     file.key("hysteresis", server.hysteresis);
     file.key("quorum_up", command(server.quorum_up.as_ref()));
@@ -130,6 +138,14 @@ fn virtual_server(server: &VirtualServer, file: &mut File) {
         file.key("  address", address);
         if real.weight != 1 {
             file.key("  weight", real.weight);
+        }
+        if real.tunnel != Tunnel::IPIP {
+            let Tunnel { kind, port, checksum } = real.tunnel;
+            let port = if port == 0 { String::new() } else { format!("port = {port}, ") };
+            file.key(
+                "  tunnel",
+                format!("{{ type = {}, {port}checksum = {} }}", quote(kind), quote(checksum)),
+            );
         }
         let own = inheritable(real, service);
         // An upper threshold of its own takes the lower one along.

@@ -10,7 +10,8 @@ use std::{
 
 use lb_userspace::config::{
     Command, Config, Dataplane, Director, Forward, Login, Mail, MailTls, Metrics, OnFailure, OnRemove,
-    Protocol, RealServer, Scheduler, SchedulerFlags, SorryServer, Timeouts, VirtualServer, XdpMode,
+    Persistence, Protocol, RealServer, Scheduler, SchedulerFlags, SorryServer, Timeouts, Tunnel,
+    TunnelChecksum, TunnelKind, VirtualServer, XdpMode,
     check::{HealthCheck, Http, HttpRequest, Probe, Tls, Via},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -25,6 +26,7 @@ pub fn config() -> impl Strategy<Value = Config> {
             let mut virtual_servers = Vec::new();
             // Names and addresses must be unique: the index becomes part of both.
             for (index, (mut server, instance)) in servers.into_iter().enumerate() {
+                suit(&mut server, director.dataplane);
                 let number = u8::try_from(index).expect("a few");
                 write!(server.name, "{index}").expect("memory");
                 let old = server.address;
@@ -47,6 +49,27 @@ pub fn config() -> impl Strategy<Value = Config> {
     )
 }
 
+/// Takes away what the data plane has not.
+fn suit(server: &mut VirtualServer, dataplane: Dataplane) {
+    if dataplane == Dataplane::Xdp {
+        server.persistence = None;
+        server.one_packet = false;
+        server.real_servers.iter_mut().for_each(|real| real.tunnel = Tunnel::IPIP);
+        if !server.scheduler.is_in_xdp() {
+            server.scheduler = Scheduler::Wlc;
+        }
+    }
+    if dataplane == Dataplane::Ipvs {
+        let whole = if server.address.is_ipv4() { 32 } else { 128 };
+        if server.port == 0 && server.persistence.is_none() {
+            server.persistence = Some(Persistence { timeout: Duration::from_secs(300), prefix: whole });
+        }
+        for real in &mut server.real_servers {
+            real.health_checks.retain(|check| check.via == Via::Direct);
+        }
+    }
+}
+
 fn director() -> impl Strategy<Value = Director> {
     (
         "[a-z0-9_-]{1,32}",
@@ -55,16 +78,19 @@ fn director() -> impl Strategy<Value = Director> {
         select(XdpMode::ALL),
         1024..=16_777_216_u32,
         option::of("[a-z_][a-z0-9_-]{0,31}"),
+        select(Dataplane::ALL),
     )
-        .prop_map(|(instance, router_id, interfaces, xdp_mode, max_connections, script_user)| Director {
-            instance,
-            router_id,
-            dataplane: Dataplane::Xdp,
-            interfaces: interfaces.into_iter().collect(),
-            xdp_mode,
-            max_connections,
-            script_user,
-        })
+        .prop_map(
+            |(instance, router_id, interfaces, xdp_mode, max_connections, script_user, dataplane)| Director {
+                instance,
+                router_id,
+                dataplane,
+                interfaces: interfaces.into_iter().collect(),
+                xdp_mode,
+                max_connections,
+                script_user,
+            },
+        )
 }
 
 fn timeouts() -> impl Strategy<Value = Timeouts> {
@@ -110,6 +136,7 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
         select(Protocol::ALL),
         select(Scheduler::ALL),
         any::<(bool, bool)>(),
+        (option::of((millis(1000..=31 * 86_400_000), any::<prop::sample::Index>())), any::<bool>()),
     );
     let quorum = (1..=i32::MAX.cast_unsigned(), any::<prop::sample::Index>(), scripts());
     let connections =
@@ -117,7 +144,7 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
     let servers = (vec(real_server(), 0..6), vec(check(), 0..3), option::of(real_server()));
     (shape, quorum, connections, servers, any::<(bool, bool, bool)>()).prop_map(
         |(shape, quorum, connections, servers, (alpha, omega, mail))| {
-            let (name, v4, port, protocol, scheduler, (by_port, fallback)) = shape;
+            let (name, v4, port, protocol, scheduler, (by_port, fallback), (persistence, one_packet)) = shape;
             let (quorum, hysteresis, (quorum_up, quorum_down)) = quorum;
             let (on_remove, drain_timeout, (expire_nodest, expire_quiescent)) = connections;
             let (servers, common_checks, sorry) = servers;
@@ -140,6 +167,11 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
                     port: has_flags && by_port,
                     fallback: has_flags && fallback,
                 },
+                persistence: persistence.map(|(timeout, prefix)| Persistence {
+                    timeout,
+                    prefix: u8::try_from(prefix.index(if v4 { 32 } else { 128 }) + 1).expect("a byte"),
+                }),
+                one_packet: one_packet && protocol == Protocol::Udp,
                 quorum,
                 hysteresis: u32::try_from(hysteresis).expect("less than the quorum"),
                 quorum_up,
@@ -165,6 +197,7 @@ struct Draft {
     own_port: u16,
     weight: u32,
     forward: Forward,
+    tunnel: Tunnel,
     thresholds: (u32, prop::sample::Index),
     on_failure: OnFailure,
     /// `None`: those that its neighbours have.
@@ -172,22 +205,37 @@ struct Draft {
     notify: (Option<Command>, Option<Command>),
 }
 
+fn tunnel() -> impl Strategy<Value = Tunnel> {
+    let made = |(kind, port, checksum)| match kind {
+        TunnelKind::Ipip => Tunnel::IPIP,
+        TunnelKind::Gue => Tunnel { kind, port, checksum },
+        TunnelKind::Gre if checksum == TunnelChecksum::Remote => {
+            Tunnel { kind, port: 0, checksum: TunnelChecksum::Full }
+        }
+        TunnelKind::Gre => Tunnel { kind, port: 0, checksum },
+    };
+    (select(TunnelKind::ALL), 1..=u16::MAX, select(TunnelChecksum::ALL)).prop_map(made)
+}
+
 fn real_server() -> impl Strategy<Value = Draft> {
     let thresholds = (prop_oneof![Just(0), any::<u32>()], any::<prop::sample::Index>());
     (
-        (any::<bool>(), any::<u16>(), 0..=65_535_u32, select(Forward::ALL)),
+        (any::<bool>(), any::<u16>(), 0..=65_535_u32, select(Forward::ALL), tunnel()),
         (thresholds, select(OnFailure::ALL), option::of(vec(check(), 0..3)), scripts()),
     )
-        .prop_map(|((v4, own_port, weight, forward), (thresholds, on_failure, checks, notify))| Draft {
-            v4,
-            own_port,
-            weight,
-            forward,
-            thresholds,
-            on_failure,
-            checks,
-            notify,
-        })
+        .prop_map(
+            |((v4, own_port, weight, forward, tunnel), (thresholds, on_failure, checks, notify))| Draft {
+                v4,
+                own_port,
+                weight,
+                forward,
+                tunnel,
+                thresholds,
+                on_failure,
+                checks,
+                notify,
+            },
+        )
 }
 
 fn finish(
@@ -215,6 +263,7 @@ fn finish(
         port,
         weight: draft.weight,
         forward,
+        tunnel: if forward == Forward::Tun { draft.tunnel } else { Tunnel::IPIP },
         upper_threshold,
         lower_threshold: u32::try_from(lower).expect("at most the upper one"),
         on_failure: draft.on_failure,

@@ -15,7 +15,7 @@ use aya::maps::{Array, Map, MapData};
 use lab::{bpffs::BpfMount, registry, require_director};
 use lb_common::{ABI_VERSION, map_name, server, service::MAX_ROLES};
 use lb_userspace::{
-    config::{self, Config, Forward, Scheduler, SchedulerFlags},
+    config::{self, Config, Forward, Scheduler, SchedulerFlags, Tunnel},
     dataplane::{
         DataPlane as _,
         xdp::{Pins, XdpPlane, remove_pinned},
@@ -88,6 +88,7 @@ fn any_state() -> impl Strategy<Value = State> {
             port: 80,
             forward: Forward::Nat,
             weight,
+            tunnel: Tunnel::IPIP,
             is_leaving: false,
             upper_threshold: upper * 10,
             lower_threshold: upper * 5,
@@ -99,12 +100,22 @@ fn any_state() -> impl Strategy<Value = State> {
         servers.retain(|server| seen.insert(server.address));
         servers
     });
-    let service = (0..Scheduler::ALL.len(), servers, any::<[bool; 3]>(), 0u16..3).prop_map(
-        |(scheduler, servers, [expire_nodest, expire_quiescent, flag], role)| {
-            let scheduler = Scheduler::ALL[scheduler];
+    let schedulers: Vec<Scheduler> = Scheduler::ALL.iter().copied().filter(|one| one.is_in_xdp()).collect();
+    let service = (0..schedulers.len(), servers, any::<[bool; 3]>(), 0u16..3).prop_map(
+        move |(scheduler, servers, [expire_nodest, expire_quiescent, flag], role)| {
+            let scheduler = schedulers[scheduler];
             let has_flags = matches!(scheduler, Scheduler::Sh | Scheduler::Mh);
             let flags = SchedulerFlags { port: flag && has_flags, fallback: flag && has_flags };
-            Service { scheduler, flags, expire_nodest, expire_quiescent, role, servers }
+            Service {
+                scheduler,
+                flags,
+                persistence: None,
+                one_packet: false,
+                expire_nodest,
+                expire_quiescent,
+                role,
+                servers,
+            }
         },
     );
     let id = (1u8..6, any::<bool>()).prop_map(|(host, udp)| ServiceId {
@@ -157,6 +168,7 @@ fn many(services: u16) -> State {
                 port: 80,
                 forward: Forward::Nat,
                 weight: 1,
+                tunnel: Tunnel::IPIP,
                 is_leaving: false,
                 upper_threshold: 0,
                 lower_threshold: 0,
@@ -164,6 +176,8 @@ fn many(services: u16) -> State {
             let service = Service {
                 scheduler: Scheduler::Rr,
                 flags: SchedulerFlags::default(),
+                persistence: None,
+                one_packet: false,
                 expire_nodest: true,
                 expire_quiescent: false,
                 role: 0,

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
 use lab::{Packet, require_director};
 use lb_userspace::{
-    config::{self, Scheduler, SchedulerFlags},
+    config::{self, Scheduler, SchedulerFlags, Tunnel},
     dataplane::{DataPlane as _, xdp::XdpPlane},
     desired::{Server, Service, ServiceId},
     reconcile::Operation,
@@ -24,6 +24,7 @@ fn a_million_connections_are_kept() -> Result<()> {
         port: 80,
         forward: config::Forward::Nat,
         weight: 1,
+        tunnel: Tunnel::IPIP,
         is_leaving: false,
         upper_threshold: 0,
         lower_threshold: 0,
@@ -31,6 +32,8 @@ fn a_million_connections_are_kept() -> Result<()> {
     let service = Service {
         scheduler: Scheduler::Rr,
         flags: SchedulerFlags::default(),
+        persistence: None,
+        one_packet: false,
         expire_nodest: true,
         expire_quiescent: false,
         role: 0,

@@ -55,16 +55,14 @@ pub fn render(status: &Status, view: View, verdicts: bool) -> String {
 }
 
 fn head(text: &mut String, status: &Status) {
-    let Status { instance, router_id, version, pid, dataplane, connections, totals, .. } = status;
+    let Status { instance, router_id, version, pid, connections, totals, .. } = status;
     let mut line = |label: &str, words: &str| paragraph(text, &format!("{label:<13}"), words);
     line("xdirector", &format!("{version}, instance {instance}, router {router_id}, pid {pid}"));
     line("Up", &duration(status.uptime_seconds));
-    let interfaces: Vec<_> = status
-        .interfaces
-        .iter()
-        .map(|interface| format!("{} ({})", interface.name, interface.mode))
-        .collect();
-    line("Data plane", &format!("{dataplane} on {}", interfaces.join(", ")));
+    line("Data plane", &status.data_plane());
+    if let Some(reason) = &status.dataplane_reason {
+        line("Not xdp", reason);
+    }
     if let Some(pinned) = pinned(&status.persistence) {
         line("Pinned", &pinned);
     }
@@ -75,17 +73,9 @@ fn head(text: &mut String, status: &Status) {
     if let Some(failure) = reload_failure(&status.configuration) {
         line("Reload", &failure);
     }
-    let share = if connections.capacity == 0 {
-        0.0
-    } else {
-        100.0 * connections.entries as f64 / connections.capacity as f64
-    };
     line(
         "Connections",
-        &format!(
-            "{} of {} ({share:.1}%), {} active, {} inactive",
-            connections.entries, connections.capacity, totals.active, totals.inactive
-        ),
+        &format!("{}, {} active, {} inactive", connections.fill(), totals.active, totals.inactive),
     );
     let [new, packets_in, packets_out, bytes_in, bytes_out] = [
         totals.rates.connections,

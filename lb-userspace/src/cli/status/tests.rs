@@ -68,6 +68,7 @@ fn director(virtual_servers: Vec<VirtualServerStatus>) -> Status {
         pid: 812,
         uptime_seconds: 3 * 86_400 + 4 * 3600 + 5 * 60 + 6,
         dataplane: DataPlaneKind::Xdp,
+        dataplane_reason: None,
         interfaces: vec![interface("eth0", 2, XdpMode::Native), interface("eth1", 3, XdpMode::Generic)],
         connections: ConnectionTable { entries: 1234, capacity: 1_048_576 },
         totals: Totals {

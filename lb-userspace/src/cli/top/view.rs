@@ -69,20 +69,11 @@ fn waiting(app: &App, frame: &mut Frame<'_>, theme: Theme) {
 
 fn head(app: &App, status: &Status, theme: Theme, width: usize) -> Vec<Line<'static>> {
     let Status { instance, router_id, version, connections, totals, persistence, .. } = status;
-    let interfaces: Vec<_> = status
-        .interfaces
-        .iter()
-        .map(|interface| format!("{} ({})", interface.name, interface.mode))
-        .collect();
     let pinned = match (&persistence.pins, &persistence.reason) {
         (Some(_), _) if persistence.adopted => "; pinned, taken over".into(),
         (Some(_), _) => "; pinned".into(),
         (None, Some(reason)) => format!("; not pinned: {}", plain(reason)),
         (None, None) => String::new(),
-    };
-    let share = match connections.capacity {
-        0 => 0.0,
-        capacity => 100.0 * connections.entries as f64 / capacity as f64,
     };
     let rates = &totals.rates;
     let mut first = format!(
@@ -95,10 +86,12 @@ fn head(app: &App, status: &Status, theme: Theme, width: usize) -> Vec<Line<'sta
     }
     let mut lines: Vec<_> = [
         first,
-        format!("Data plane   {} on {}{pinned}", status.dataplane, interfaces.join(", ")),
+        format!("Data plane   {}{pinned}", status.data_plane()),
         format!(
-            "Connections  {} of {} ({share:.1}%), {} active, {} inactive",
-            connections.entries, connections.capacity, totals.active, totals.inactive
+            "Connections  {}, {} active, {} inactive",
+            connections.fill(),
+            totals.active,
+            totals.inactive
         ),
         format!(
             "Per second   {} new, in {} pkts {} bits, out {} pkts {} bits",

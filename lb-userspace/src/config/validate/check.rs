@@ -9,7 +9,7 @@ use toml::de::DeValue;
 
 use super::{
     super::{
-        MAX_CHECKS_OF_A_SERVER, Protocol,
+        Dataplane, MAX_CHECKS_OF_A_SERVER, Protocol,
         check::{HealthCheck, Probe, Via},
         diagnostic::Problem,
         document::{Field, Place, Read, Report, Table},
@@ -104,7 +104,7 @@ fn template(mut table: Table<'_>, facts: &Facts, report: &mut Report<'_>) -> Opt
     let warmup = table.value("warmup", report, values::delay).or_inherit(&interval);
     // Without the type it is not known which of the other keys are right.
     let kind = kind?;
-    let way = Way::read(kind, &mut table, report);
+    let way = Way::read(kind, &mut table, facts, report);
     let probe = probe::read(kind, &mut table, facts, report);
     for (keys, types) in SPECIAL_KEYS {
         for key in *keys {
@@ -130,7 +130,7 @@ fn template(mut table: Table<'_>, facts: &Facts, report: &mut Report<'_>) -> Opt
 
 impl Way {
     /// `None` means that an error was reported.
-    fn read(kind: &str, table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Self> {
+    fn read(kind: &str, table: &mut Table<'_>, facts: &Facts, report: &mut Report<'_>) -> Option<Self> {
         if matches!(kind, "script" | "file") {
             return Some(Self::default());
         }
@@ -147,6 +147,12 @@ impl Way {
         let mark = |value: &DeValue<'_>| values::integer(value, 0..=u32::MAX);
         let fwmark = table.value("fwmark", report, mark).optional();
         let via = table.value("via", report, values::via).optional();
+        if let (Some(Some(field)), Some(Dataplane::Ipvs)) = (&via, facts.dataplane)
+            && field.value == Via::Dataplane
+        {
+            let problem = Problem::new("IPVS has no way for checks").expected("via = \"direct\"");
+            report.error(&field.place, problem);
+        }
         Some(Self {
             connect_address: connect_address?,
             connect_port: connect_port?,

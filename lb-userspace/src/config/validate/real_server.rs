@@ -10,7 +10,7 @@ use toml::de::DeValue;
 
 use super::{
     super::{
-        Command, Forward, MAX_HEALTH_CHECKS, MAX_REAL_SERVERS, OnFailure, Protocol, RealServer,
+        Command, Forward, MAX_HEALTH_CHECKS, MAX_REAL_SERVERS, OnFailure, Protocol, RealServer, Tunnel,
         check::HealthCheck,
         diagnostic::Problem,
         document::{Field, Place, Read, Report, Table},
@@ -18,6 +18,7 @@ use super::{
     },
     Facts,
     check::{self, Target, Template},
+    ipvs,
 };
 
 /// What real servers of earlier virtual servers have taken.
@@ -64,6 +65,7 @@ pub(super) struct Service {
 /// Keys that a virtual server has for its real servers, and that each of them may have instead.
 pub(super) struct Own {
     forward: Read<Forward>,
+    tunnel: Read<Tunnel>,
     on_failure: Read<OnFailure>,
     upper_threshold: Read<u32>,
     lower_threshold: Read<u32>,
@@ -76,6 +78,7 @@ pub(super) struct Own {
 #[derive(Clone)]
 pub(super) struct Inherited {
     pub(super) forward: Option<Forward>,
+    tunnel: Option<Tunnel>,
     on_failure: Option<OnFailure>,
     /// The upper and the lower one.
     thresholds: Option<(u32, u32)>,
@@ -89,6 +92,7 @@ impl Default for Inherited {
     fn default() -> Self {
         Self {
             forward: Some(Forward::Nat),
+            tunnel: Some(Tunnel::IPIP),
             on_failure: Some(OnFailure::Remove),
             thresholds: Some((0, 0)),
             notify_up: Some(None),
@@ -104,6 +108,7 @@ impl Own {
         let count = |value: &DeValue<'_>| values::integer(value, 0..=u32::MAX);
         Self {
             forward: table.value("forward", report, values::forward),
+            tunnel: ipvs::tunnel(table, facts, report),
             on_failure: table.value("on_failure", report, values::on_failure),
             upper_threshold: table.value("upper_threshold", report, count),
             lower_threshold: table.value("lower_threshold", report, count),
@@ -117,6 +122,7 @@ impl Own {
     pub(super) fn over(self, above: &Inherited, report: &mut Report<'_>) -> Inherited {
         Inherited {
             forward: self.forward.or_inherit(&above.forward),
+            tunnel: self.tunnel.or_inherit(&above.tunnel),
             on_failure: self.on_failure.or_inherit(&above.on_failure),
             thresholds: thresholds(self.upper_threshold, self.lower_threshold, above.thresholds, report),
             notify_up: self.notify_up.or_inherit(&above.notify_up),
@@ -244,6 +250,7 @@ impl RealServers {
             port,
             weight: weight?,
             forward,
+            tunnel: own.tunnel.map(|tunnel| if forward == Forward::Tun { tunnel } else { Tunnel::IPIP })?,
             upper_threshold,
             lower_threshold,
             on_failure: own.on_failure?,

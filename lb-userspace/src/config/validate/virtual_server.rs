@@ -9,14 +9,14 @@ use toml::de::DeValue;
 
 use super::{
     super::{
-        Command, Forward, MAX_LEAST_CONNECTION_SERVERS, MAX_SERVERS_OF_A_VIRTUAL_SERVER, OnRemove, Protocol,
-        RealServer, Scheduler, SchedulerFlags, SorryServer, VirtualServer,
+        Command, Dataplane, Forward, MAX_LEAST_CONNECTION_SERVERS, MAX_SERVERS_OF_A_VIRTUAL_SERVER, OnRemove,
+        Protocol, RealServer, Scheduler, SchedulerFlags, SorryServer, VirtualServer,
         check::Probe,
         diagnostic::Problem,
         document::{Either, Field, Place, Read, Report, Table},
         values::{self, FlagKind},
     },
-    Facts, mail,
+    Facts, ipvs, mail,
     real_server::{Inherited, Own, Owner, RealServers, Service},
     vrrp::Names,
 };
@@ -77,7 +77,17 @@ impl Rules {
             address.required(&table, "address", "ADDRESS:PORT, such as \"192.168.10.50:80\"", report);
         let protocol = table.value("protocol", report, values::protocol).or(Protocol::Tcp);
         let bind_to = self.bind_to(&mut table, address.as_ref().map(|field| field.value.0), report);
-        let scheduler = table.value("scheduler", report, values::scheduler).or(Scheduler::Wlc);
+        let scheduler = self.scheduler(&mut table, report);
+        let family = address.as_ref().map(|field| field.value.0.is_ipv6());
+        let persistence = ipvs::persistence(&mut table, family, &self.facts, report);
+        if let (Some(Field { value: (_, 0), place }), Some(None), Some(Dataplane::Ipvs)) =
+            (&address, persistence, self.facts.dataplane)
+        {
+            let problem = Problem::new("IPVS serves every port of an address with persistence only")
+                .expected("a port, or a persistence_timeout");
+            report.error(place, problem);
+        }
+        let one_packet = ipvs::one_packet(&mut table, protocol, &self.facts, report);
         let scheduler_flags = scheduler_flags(&mut table, scheduler, report);
         let quorum = quorum(&mut table, report);
         let sorry_server = table.value_or_table("sorry_server", report, values::real_address);
@@ -117,6 +127,8 @@ impl Rules {
             bind_to: bind_to?,
             scheduler: scheduler?,
             scheduler_flags: scheduler_flags?,
+            persistence: persistence?,
+            one_packet: one_packet?,
             quorum: quorum.quorum?,
             hysteresis: quorum.hysteresis?,
             quorum_up: quorum.up?,
@@ -137,6 +149,17 @@ impl Rules {
     pub(super) fn finish(self, report: &mut Report<'_>) -> Names {
         self.real_servers.finish(report);
         Names::of(self.names, self.has_gaps)
+    }
+
+    /// Reads `scheduler`; `None` when an error was reported.
+    fn scheduler(&self, table: &mut Table<'_>, report: &mut Report<'_>) -> Option<Scheduler> {
+        let Some(field) = table.value("scheduler", report, values::scheduler).optional()? else {
+            return Some(Scheduler::Wlc);
+        };
+        if !field.value.is_in_xdp() {
+            ipvs::only(&field.place, &self.facts, report)?;
+        }
+        Some(field.value)
     }
 
     /// Reads `bind_to`. The outer `None` means that an error was reported.

@@ -2,12 +2,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
 };
 
-use lb_common::conn::{Clock, State as ConnState};
+use lb_common::{
+    conn::{Clock, State as ConnState},
+    ip_proto,
+    server::Forwarding,
+};
 
-use super::{Listed, conntable};
+use super::conntable;
+use crate::{
+    config::{Forward, Protocol},
+    dataplane::Listed,
+};
 
 /// The connection table, for who only counts.
 pub struct ConnectionCounts {
@@ -25,13 +34,30 @@ pub struct ConnectionList {
 }
 
 impl ConnectionList {
-    /// Calls `each` for every connection, with its server and the seconds until it is forgotten; stops when that says
-    /// false.
-    pub fn each(&self, mut each: impl FnMut(Listed, &lb_common::server::Server, u32) -> bool) {
-        self.memory.list(self.now, |listed| match self.servers.get(&listed.server) {
-            Some(server) => each(listed, server, self.clock.seconds(listed.expires)),
+    /// Calls `each` for every connection; stops when that says false.
+    pub fn each(&self, mut each: impl FnMut(Listed) -> bool) {
+        self.memory.list(self.now, |found| match self.servers.get(&found.server) {
+            Some(server) => each(listed(&found, server, self.clock.seconds(found.expires))),
             None => true,
         });
+    }
+}
+
+fn listed(found: &conntable::Listed, server: &lb_common::server::Server, expires: u32) -> Listed {
+    let key = &found.key;
+    let port = if server.port.is_any() { key.dport } else { server.port };
+    Listed {
+        protocol: if key.proto == u32::from(ip_proto::TCP) { Protocol::Tcp } else { Protocol::Udp },
+        expires,
+        state: ConnState::name(found.state).into(),
+        client: SocketAddr::new(key.src.to_ip(), key.sport.number()),
+        virtual_address: SocketAddr::new(key.dst.to_ip(), key.dport.number()),
+        real: SocketAddr::new(server.addr.to_ip(), port.number()),
+        forward: match server.forwarding {
+            f if f == Forwarding::Nat as u8 => Forward::Nat,
+            f if f == Forwarding::Dr as u8 => Forward::Dr,
+            _ => Forward::Tun,
+        },
     }
 }
 

@@ -106,6 +106,7 @@ fn with(virtual_servers: Vec<VirtualServerStatus>) -> Status {
         pid: 812,
         uptime_seconds: 3 * 86_400 + 4 * 3600 + 5 * 60 + 6,
         dataplane: DataPlaneKind::Xdp,
+        dataplane_reason: None,
         interfaces: vec![
             InterfaceStatus { name: "eth0".into(), ifindex: 2, mode: XdpMode::Native },
             InterfaceStatus { name: "eth1".into(), ifindex: 3, mode: XdpMode::Native },

@@ -10,7 +10,7 @@ use lb_common::{
 
 use super::{Gone, Ident, Tables, entries};
 use crate::{
-    config::{Forward, Scheduler, SchedulerFlags},
+    config::{Forward, Scheduler, SchedulerFlags, Tunnel},
     desired::{Server, ServerId, Service},
 };
 
@@ -71,6 +71,7 @@ impl Tables {
             port,
             forward,
             weight: 1,
+            tunnel: Tunnel::IPIP,
             is_leaving: false,
             upper_threshold: 0,
             lower_threshold: 0,
@@ -79,6 +80,8 @@ impl Tables {
         let service = Service {
             scheduler: Scheduler::Rr,
             flags: SchedulerFlags::default(),
+            persistence: None,
+            one_packet: false,
             expire_nodest: true,
             expire_quiescent: false,
             // Servers are checked on standby too.

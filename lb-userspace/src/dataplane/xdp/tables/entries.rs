@@ -12,7 +12,7 @@ use lb_common::{
 
 use super::super::{layout::Layout, mapped::Mapped};
 use crate::{
-    config::{Forward, Protocol, Scheduler, SchedulerFlags},
+    config::{Forward, Protocol, Scheduler, SchedulerFlags, Tunnel},
     desired::{Server, Service, ServiceId},
     netlink::{NextHop, Resolution},
 };
@@ -161,6 +161,7 @@ pub fn server_back(entry: &server::Server, loads: &Mapped<Load>, number: u32) ->
         port: entry.port.number(),
         forward,
         weight: load(offset_of!(Load, weight)),
+        tunnel: Tunnel::IPIP,
         is_leaving: entry.flags & server_flag::LEAVING != 0,
         upper_threshold: load(offset_of!(Load, upper)),
         lower_threshold: load(offset_of!(Load, lower)),
@@ -170,11 +171,15 @@ pub fn server_back(entry: &server::Server, loads: &Mapped<Load>, number: u32) ->
 /// Back from the entry of a virtual server; `None` when no version of xdirector has written it.
 pub fn service_back(entry: &service::Service, servers: Vec<Server>) -> Option<Service> {
     Some(Service {
-        scheduler: *Scheduler::ALL.iter().find(|&&one| scheduler_number(one) == entry.scheduler)?,
+        scheduler: *Scheduler::ALL
+            .iter()
+            .find(|one| one.is_in_xdp() && scheduler_number(**one) == entry.scheduler)?,
         flags: SchedulerFlags {
             port: entry.flags & service::service_flag::HASH_PORT != 0,
             fallback: entry.flags & service::service_flag::FALLBACK != 0,
         },
+        persistence: None,
+        one_packet: false,
         expire_nodest: entry.options & service_option::EXPIRE_NODEST != 0,
         expire_quiescent: entry.options & service_option::EXPIRE_QUIESCENT != 0,
         role: entry.role,
@@ -202,6 +207,8 @@ const fn scheduler_number(scheduler: Scheduler) -> u8 {
         Scheduler::Wlc => 4,
         Scheduler::Sh => 5,
         Scheduler::Mh => 6,
+        // None that this data plane has.
+        _ => 0,
     }
 }
 

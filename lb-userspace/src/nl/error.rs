@@ -10,7 +10,7 @@ pub fn os_code(error: &io::Error) -> Option<i32> {
 
 /// What an operation needs that root has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Capability {
+pub(crate) enum Capability {
     /// Changing addresses, links, routes and rules.
     NetAdmin,
     /// Raw and packet sockets.
@@ -28,7 +28,7 @@ impl fmt::Display for Capability {
 
 /// A number from the kernel, with its words where it has any.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     /// Such as `libc::EEXIST`.
     pub code: i32,
     /// From netlink's extended acknowledgement; mostly empty.

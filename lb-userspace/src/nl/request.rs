@@ -4,15 +4,16 @@
 
 use std::{
     io,
+    marker::PhantomData,
     os::fd::AsFd as _,
     time::{Duration, Instant},
 };
 
 use netlink_packet_core::{
-    Emitable as _, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{setsockopt, sockopt},
@@ -20,7 +21,7 @@ use nix::{
 
 use super::{
     error::Refusal,
-    netlink::{HEADER, Message, messages},
+    message::{HEADER, Message, messages},
 };
 
 /// How long an answer may take once the request has been done.
@@ -35,19 +36,25 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 const DUMP_ATTEMPTS: usize = 5;
 
 /// A request, with its flags beyond `NLM_F_REQUEST | NLM_F_ACK`.
-pub(super) type Request = (RouteNetlinkMessage, u16);
+pub(crate) type Request<M = RouteNetlinkMessage> = (M, u16);
 
+/// A socket for requests of one netlink protocol.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(crate) struct Requests<M = RouteNetlinkMessage> {
     socket: Socket,
     sequence: u32,
     outgoing: Vec<u8>,
     incoming: Vec<u8>,
+    kind: PhantomData<fn(&M)>,
 }
 
-impl Requests {
-    pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+impl<M: NetlinkSerializable + Clone> Requests<M> {
+    /// Of a protocol, as `NETLINK_ROUTE`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         // Answers repeat no more of the request than its header, and say in words what is wrong.
@@ -59,6 +66,7 @@ impl Requests {
             sequence: 0,
             outgoing: Vec::with_capacity(ANSWER_SIZE),
             incoming: Vec::with_capacity(ANSWER_SIZE),
+            kind: PhantomData,
         })
     }
 
@@ -69,21 +77,17 @@ impl Requests {
     }
 
     /// Does one request.
-    pub fn ask(&mut self, request: Request) -> Result<(), Refusal> {
+    pub fn ask(&mut self, request: Request<M>) -> Result<(), Refusal> {
         self.exchange(&[request], |_| ()).pop().unwrap_or_else(|| Err(Refusal::of(libc::EIO)))
     }
 
     /// Does all of them, in their order; one that fails does not keep the others from being done.
-    pub fn ask_all(&mut self, requests: &[Request]) -> Vec<Result<(), Refusal>> {
+    pub fn ask_all(&mut self, requests: &[Request<M>]) -> Vec<Result<(), Refusal>> {
         requests.chunks(BATCH).flat_map(|batch| self.exchange(batch, |_| ())).collect()
     }
 
     /// One request's single answer.
-    pub fn get<T>(
-        &mut self,
-        request: RouteNetlinkMessage,
-        read: impl Fn(&Message<'_>) -> Option<T>,
-    ) -> Result<T, Refusal> {
+    pub fn get<T>(&mut self, request: M, read: impl Fn(&Message<'_>) -> Option<T>) -> Result<T, Refusal> {
         let mut answer = None;
         let outcome =
             self.exchange(&[(request, 0)], |message| answer = answer.take().or_else(|| read(message)));
@@ -94,7 +98,7 @@ impl Requests {
     /// A whole table: what `read` makes of each entry.
     pub fn dump<T>(
         &mut self,
-        request: &RouteNetlinkMessage,
+        request: &M,
         read: impl Fn(&Message<'_>) -> Option<T>,
     ) -> Result<Vec<T>, Refusal> {
         let request = (request.clone(), NLM_F_DUMP);
@@ -115,7 +119,7 @@ impl Requests {
     /// Sends at most [`BATCH`] requests at once and reads until each has its outcome; other answers go to `each`.
     fn exchange(
         &mut self,
-        requests: &[Request],
+        requests: &[Request<M>],
         mut each: impl FnMut(&Message<'_>),
     ) -> Vec<Result<(), Refusal>> {
         let first = self.sequence.wrapping_add(1);
@@ -148,7 +152,7 @@ impl Requests {
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(failure.clone()))).collect()
     }
 
-    fn serialize(&mut self, requests: &[Request]) {
+    fn serialize(&mut self, requests: &[Request<M>]) {
         self.outgoing.clear();
         for (request, flags) in requests {
             self.sequence = self.sequence.wrapping_add(1);
@@ -163,7 +167,7 @@ impl Requests {
             message.set_message_type(request.message_type());
             message.set_flags(flags);
             message.set_sequence_number(self.sequence);
-            request.emit(message.payload_mut());
+            request.serialize(message.payload_mut());
         }
     }
 

@@ -1,0 +1,247 @@
+//! Which data plane is in force: chosen at the start, exchanged by a reload.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+
+use super::{Agent, Options, events::Severity, open_pins, pins_directory};
+use crate::{
+    api::types::DataPlaneKind,
+    config::{Config, Dataplane},
+    dataplane::{
+        DataPlane as _, Plane,
+        ipvs::{self, IpvsPlane},
+        xdp::{self, Pins, XdpPlane, remove_pinned},
+    },
+    desired::State,
+    orders,
+    reconcile::reconcile,
+};
+
+/// A data plane, and how it came to be this one.
+pub(super) struct Opened {
+    pub(super) plane: Plane,
+    /// Why nothing of it is pinned, though it might be.
+    pub(super) unpinned: Option<String>,
+    /// Why `auto` did not take XDP.
+    pub(super) fallback: Option<String>,
+}
+
+/// IPVS after XDP has taken over: new connections pass it by, the old ones go on in it.
+pub(super) struct Retiring {
+    plane: IpvsPlane,
+    /// When connections that are still there have been silent for as long as one may be.
+    until: Instant,
+}
+
+/// The file in which it stands which of IPVS's services are ours.
+fn owned_file(orders: &orders::Store, config: &Config) -> PathBuf {
+    ipvs::owned_file(orders.directory(), &config.director.instance)
+}
+
+/// Opens the data plane that the configuration names. What an earlier agent left goes on until it is attached.
+///
+/// # Errors
+/// Why it cannot run; with `auto`, why neither can.
+pub(super) async fn open(
+    options: &Options,
+    config: &Config,
+    wanted: &State,
+    orders: &orders::Store,
+) -> anyhow::Result<Opened> {
+    match config.director.dataplane {
+        Dataplane::Xdp => open_xdp(options, config, wanted).await,
+        Dataplane::Ipvs => open_ipvs(config, wanted, orders, None),
+        Dataplane::Auto => match open_xdp(options, config, wanted).await {
+            Ok(opened) => Ok(opened),
+            Err(error) => {
+                let reason = format!("{error:#}");
+                open_ipvs(config, wanted, orders, Some(reason.clone()))
+                    .with_context(|| format!("XDP cannot run here ({reason}), and neither can IPVS"))
+            }
+        },
+    }
+}
+
+async fn open_xdp(options: &Options, config: &Config, wanted: &State) -> anyhow::Result<Opened> {
+    if let Some(obstacle) = xdp::obstacle(config) {
+        bail!(obstacle);
+    }
+    let (pins, unpinned) = match open_pins(options, config) {
+        Ok(pins) => (Some(pins), None),
+        Err(reason) => {
+            tracing::warn!("nothing is pinned, so a restart will interrupt connections: {reason}");
+            (None, Some(reason))
+        }
+    };
+    if let Err(error) = XdpPlane::check_interfaces(&config.director.interfaces, pins.as_ref()).await {
+        pins.iter().for_each(Pins::abandon);
+        return Err(error);
+    }
+    let plane = match pins {
+        Some(pins) => XdpPlane::open(config, wanted, options.trace, pins)?,
+        None => XdpPlane::load(config, wanted, options.trace)?,
+    };
+    Ok(Opened { plane: Plane::Xdp(Box::new(plane)), unpinned, fallback: None })
+}
+
+fn open_ipvs(
+    config: &Config,
+    wanted: &State,
+    orders: &orders::Store,
+    fallback: Option<String>,
+) -> anyhow::Result<Opened> {
+    if let Some(obstacle) = ipvs::obstacle(config) {
+        bail!(obstacle);
+    }
+    let mut plane = IpvsPlane::open(config, owned_file(orders, config))?;
+    plane.configure(config, wanted);
+    Ok(Opened { plane: Plane::Ipvs(Box::new(plane)), unpinned: None, fallback })
+}
+
+impl Agent {
+    /// Has the data plane at the packets. With `auto`, IPVS takes the place of an XDP program that cannot be attached.
+    ///
+    /// # Errors
+    /// When that cannot be.
+    pub(super) async fn attach(&mut self) -> anyhow::Result<()> {
+        let director = self.config.director.clone();
+        let attached = self.plane.attach(&director.interfaces, director.xdp_mode).await;
+        if let Err(error) = attached {
+            if director.dataplane != Dataplane::Auto {
+                return Err(error);
+            }
+            let wanted = self.plane.observe();
+            let opened = open_ipvs(&self.config, &wanted, &self.orders, Some(format!("{error:#}")))?;
+            self.fallback = opened.fallback;
+            let old = std::mem::replace(&mut self.plane, opened.plane);
+            self.reconcile(&BTreeSet::new());
+            drop(old);
+        }
+        self.tell_fallback();
+        self.end_others();
+        Ok(())
+    }
+
+    fn tell_fallback(&mut self) {
+        if let Some(reason) = &self.fallback {
+            let text = format!("the data plane is IPVS, since XDP cannot run here: {reason}");
+            self.events.tell(Severity::Bad, "director", text);
+        }
+    }
+
+    /// Ends what an earlier agent with the other data plane has left.
+    fn end_others(&mut self) {
+        match self.plane.kind() {
+            DataPlaneKind::Xdp => {
+                let owned = owned_file(&self.orders, &self.config);
+                if !owned.exists() {
+                    return;
+                }
+                match IpvsPlane::open(&self.config, owned) {
+                    Ok(plane) => self.retire(plane),
+                    Err(error) => tracing::warn!("IPVS's services of an earlier run stay: {error:#}"),
+                }
+            }
+            DataPlaneKind::Ipvs => {
+                match remove_pinned(&pins_directory(&self.options, &self.config)) {
+                    Ok(true) => tracing::info!("the XDP program of an earlier run is detached"),
+                    Ok(false) => {}
+                    // Without a BPF file system there is none.
+                    Err(error) => tracing::debug!("no pins of an earlier run: {error}"),
+                }
+            }
+        }
+    }
+
+    /// Lets IPVS finish the connections that it has.
+    fn retire(&mut self, plane: IpvsPlane) {
+        let longest = self.config.timeouts.tcp.max(self.config.timeouts.udp);
+        self.retiring = Some(Retiring { plane, until: Instant::now() + longest });
+    }
+
+    /// Ends IPVS when the last of its connections has ended.
+    pub(super) fn follow_retiring(&mut self) {
+        /// How long a connection that is being closed is waited for.
+        const LAST_PACKETS: Duration = Duration::from_secs(10);
+        let Some(retiring) = &self.retiring else { return };
+        let is_idle = retiring.plane.is_idle();
+        if !is_idle && retiring.until > Instant::now() {
+            return;
+        }
+        // A client's last acknowledgement may still be under way.
+        let soon = Instant::now() + LAST_PACKETS;
+        if is_idle && retiring.until > soon {
+            self.retiring.as_mut().expect("looked at").until = soon;
+            return;
+        }
+        if let Some(retiring) = self.retiring.take() {
+            let text = match retiring.plane.detach() {
+                Ok(()) => "IPVS has finished its connections: its services are removed".to_owned(),
+                Err(error) => format!("IPVS's services stay: {error:#}"),
+            };
+            self.events.tell(Severity::Good, "director", text);
+        }
+    }
+
+    /// Whether a configuration asks for another data plane than the one in force.
+    pub(super) fn wants_other_plane(&self, new: &Config) -> bool {
+        match (new.director.dataplane, self.plane.kind()) {
+            (Dataplane::Xdp, kind) => kind != DataPlaneKind::Xdp,
+            (Dataplane::Ipvs, kind) => kind != DataPlaneKind::Ipvs,
+            // XDP is tried again when the file says so anew: not whenever anything in it changes.
+            (Dataplane::Auto, DataPlaneKind::Ipvs) => self.config.director.dataplane != Dataplane::Auto,
+            (Dataplane::Auto, DataPlaneKind::Xdp) => false,
+        }
+    }
+
+    /// Puts the other data plane in the place of this one: it serves the same before it gets any packets.
+    ///
+    /// # Errors
+    /// When it cannot run; then this one stays in force.
+    pub(super) async fn exchange_plane(&mut self, new: &Config, wanted: &State) -> anyhow::Result<()> {
+        let opened = open(&self.options, new, wanted, &self.orders).await?;
+        let (mut plane, mut served) = (opened.plane, self.plane.observe());
+        if plane.kind() == DataPlaneKind::Xdp {
+            // What it has not is about to change: the new configuration is one that it can serve.
+            served.retain(|_, service| xdp::can_serve(service));
+        }
+        if plane.kind() == self.plane.kind() {
+            // `auto` has come to what there is; another load of XDP would not fit beside this one.
+            self.fallback = opened.fallback;
+            return Ok(());
+        }
+        for operation in reconcile(&served, &plane.observe(), &BTreeSet::new()) {
+            plane.apply(&operation).context("the other data plane does not take what is served")?;
+        }
+        for (target, resolution) in &self.resolutions {
+            plane.set_next_hop(*target, resolution, self.keeps_tags(resolution));
+        }
+        plane.set_macs(&self.links.iter().filter_map(|link| link.mac).collect());
+        self.fallback = opened.fallback;
+        self.unpinned = opened.unpinned;
+        plane.attach(&new.director.interfaces, new.director.xdp_mode).await?;
+        let text = format!("the data plane is {} now; it was {}", plane.kind(), self.plane.kind());
+        match std::mem::replace(&mut self.plane, plane) {
+            Plane::Ipvs(old) => self.retire(*old),
+            // Its program leaves the interfaces, and IPVS gets the packets.
+            Plane::Xdp(old) => old.detach()?,
+        }
+        self.was_reopened = true;
+        self.lead_roles();
+        self.events.tell(Severity::Good, "director", text);
+        Ok(())
+    }
+}
+
+/// Removes what IPVS had still to finish.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn end_retiring(retiring: Option<Retiring>) -> anyhow::Result<()> {
+    retiring.map_or(Ok(()), |retiring| retiring.plane.detach())
+}
