@@ -105,7 +105,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Test(options) => return test::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options)?,
-        Command::Vm(options) => return vm::run(&workspace, &options),
+        Command::Vm(options) => return Ok(vm::run(&workspace, &options)),
         Command::Package => {
             ebpf_build::build(&workspace)?;
             println!("The package is {}.", package::make(&workspace)?.display());

@@ -67,11 +67,22 @@ pub fn ensure(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Runs the command; its exit code is the result.
-///
-/// # Errors
-/// The machine cannot be had, does not boot, ends without the command's exit code, or takes too long.
-pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+/// The exit code when the machine failed, so that the command's own codes can be told from it.
+const NO_EXIT_CODE: u8 = 125;
+
+/// Runs the command; its exit code is the result, or 125 when there is none because the machine cannot be had, does not
+/// boot, ends before the command, or takes too long.
+pub fn run(workspace: &Workspace, options: &Options) -> ExitCode {
+    match in_machine(workspace, options) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(NO_EXIT_CODE)
+        }
+    }
+}
+
+fn in_machine(workspace: &Workspace, options: &Options) -> Result<u8> {
     if env::consts::ARCH != "x86_64" {
         bail!("the virtual machine runs this machine's programs, so it needs an x86-64 machine");
     }
@@ -109,13 +120,13 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let mut command = qemu.command();
     command.args(qemu::arguments(&machine));
     let code = watch::run(&mut command, &shared, &console, Duration::from_secs(options.timeout))?;
-    if code == 0 && !watch::kernel_complained(&console) {
+    if watch::kernel_complained(&console) {
+        eprintln!("The kernel {} complained meanwhile; see {}.", kernel.release, console.display());
+    } else {
         // Nobody will ask for it, and a suite makes many.
         let _ = fs::remove_file(&console);
-    } else if code == 0 {
-        eprintln!("The kernel {} complained meanwhile; see {}.", kernel.release, console.display());
     }
-    Ok(ExitCode::from(code))
+    Ok(code)
 }
 
 /// Where cargo builds, and where the tools of this project write, which need not be the same.

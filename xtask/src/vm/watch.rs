@@ -24,11 +24,13 @@ const END: Duration = Duration::from_secs(20);
 /// How often files are looked at.
 const TICK: Duration = Duration::from_millis(20);
 /// As much of the kernel's messages as an error shows.
-const TAIL_LINES: usize = 30;
+const LINES: usize = 30;
 
 /// What a kernel writes when something in it went wrong without ending it.
 const COMPLAINTS: [&str; 6] =
     ["WARNING: ", "BUG: ", "Oops", "Call Trace:", "blocked for more than", "unregister_netdevice: waiting"];
+/// And when it ended it.
+const PANIC: &str = "Kernel panic";
 
 /// Set by Ctrl-C and SIGTERM.
 static ENDED: AtomicBool = AtomicBool::new(false);
@@ -81,6 +83,10 @@ pub fn run(command: &mut Command, shared: &Path, console: &Path, timeout: Durati
         // Also when the machine then failed to end by itself: the command did.
         return status.trim().parse().with_context(|| format!("the exit code is {status:?}"));
     }
+    if matches!(end, End::Signal) {
+        // Whoever sent it knows why.
+        bail!(end.words(timeout));
+    }
     let qemu = fs::read(&complaints).unwrap_or_default();
     bail!(
         "{}{}",
@@ -92,11 +98,18 @@ pub fn run(command: &mut Command, shared: &Path, console: &Path, timeout: Durati
 /// Whether the kernel reported a fault of its own.
 pub fn kernel_complained(console: &Path) -> bool {
     let text = fs::read(console).unwrap_or_default();
-    is_complaint(&String::from_utf8_lossy(&text))
+    String::from_utf8_lossy(&text).lines().any(is_complaint)
 }
 
-fn is_complaint(text: &str) -> bool {
-    COMPLAINTS.iter().any(|complaint| text.contains(complaint))
+fn is_complaint(line: &str) -> bool {
+    COMPLAINTS.iter().any(|complaint| line.contains(complaint))
+}
+
+/// The lines that tell most: from where the trouble began, or else the last ones.
+fn excerpt(messages: &str) -> String {
+    let trouble = |line: &&str| is_complaint(line) || line.contains(PANIC);
+    let lines: Vec<_> = messages.lines().skip_while(|line| !trouble(line)).take(LINES).collect();
+    if lines.is_empty() { progress::tail(messages, LINES) } else { lines.join("\n") }
 }
 
 /// How a machine ended that gave no exit code.
@@ -111,13 +124,13 @@ enum End {
 impl End {
     fn words(&self, timeout: Duration) -> String {
         match self {
+            Self::Signal => "the virtual machine was ended by a signal".into(),
             Self::Itself(status) if status.success() => {
                 "the virtual machine ended before the command did: its kernel panicked, or something in it \
                  switched it off"
                     .into()
             }
             Self::Itself(status) => format!("QEMU ended with {status}"),
-            Self::Signal => "the virtual machine was ended by a signal".into(),
             Self::NotAtAll => "the virtual machine did not end after the command".into(),
             Self::NoBoot => {
                 format!("the virtual machine did not boot within {}", progress::seconds(BOOT.min(timeout)))
@@ -145,8 +158,8 @@ fn evidence(console: &Path, qemu: &str, booted: bool) -> String {
         return text;
     }
     text += &format!(
-        "\n\nThe end of the kernel's messages:\n{}\n\nAll of them are in {}.",
-        progress::tail(&messages, TAIL_LINES),
+        "\n\nThe kernel's messages:\n{}\n\nAll of them are in {}.",
+        excerpt(&messages),
         console.display()
     );
     text
@@ -220,6 +233,10 @@ mod tests {
         let script = "touch started; printf 'x\\r\\nKernel panic - not syncing\\r\\n' >console";
         let error = machine(script, BOOT).unwrap_err().to_string();
         assert!(error.contains("ended before the command did") && error.contains("Kernel panic"), "{error}");
+        let script = "touch started; printf '1 BUG: x\\n%060d\\n' 0 >console; \
+                      for i in $(seq 100); do echo line $i >>console; done";
+        let error = machine(script, BOOT).unwrap_err().to_string();
+        assert!(error.contains("1 BUG: x") && !error.contains("line 99"), "{error}");
         let error = machine("echo 'no such device' >&2; exit 1", BOOT).unwrap_err().to_string();
         assert!(error.contains("no such device") && error.contains("wrote nothing"), "{error}");
     }
