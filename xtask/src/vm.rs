@@ -4,6 +4,7 @@
 //! host. Only the directories where cargo builds are shared for writing: tests and benchmarks leave results there.
 //! /tmp, /var/tmp and /run are new and empty. There is no network but loopback; tests make their own.
 
+mod clock;
 mod guest;
 mod kernel;
 mod qemu;
@@ -113,6 +114,8 @@ fn in_machine(workspace: &Workspace, options: &Options) -> Result<u8> {
         memory: &options.memory,
         cpus: if options.counted { 1 } else { options.cpus },
         counted: options.counted,
+        // Where time is counted, the emulator's own: an instruction is a nanosecond.
+        tsc_kilohertz: if options.counted { 1_000_000 } else { clock::kilohertz() },
         console: &console,
         run: &shared,
         shares: &shares,

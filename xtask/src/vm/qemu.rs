@@ -39,6 +39,8 @@ pub struct Machine<'a> {
     pub cpus: u32,
     /// Time passes by instructions, not by the host's clock.
     pub counted: bool,
+    /// How fast its time-stamp counter runs.
+    pub tsc_kilohertz: u64,
     /// Where the kernel's messages go.
     pub console: &'a Path,
     /// The directory for the command's output.
@@ -134,7 +136,7 @@ pub fn arguments(machine: &Machine<'_>) -> Vec<OsString> {
     add("-m", machine.memory.into());
     add("-kernel", machine.kernel.into());
     add("-initrd", machine.initramfs.into());
-    add("-append", KERNEL_ARGUMENTS.into());
+    add("-append", format!("{KERNEL_ARGUMENTS} tsc_early_khz={}", machine.tsc_kilohertz).into());
     add("-serial", with_path("file:", machine.console));
     let root = [("root".to_owned(), Path::new("/"), ",readonly=on")];
     let run = [("run".to_owned(), machine.run, "")];
@@ -198,6 +200,7 @@ mod tests {
             memory: "1G",
             cpus: 1,
             counted: true,
+            tsc_kilohertz: 1_000_000,
             console: Path::new("/log"),
             run: Path::new("/r"),
             shares: &shares,
@@ -208,6 +211,7 @@ mod tests {
             "-fsdev local,id=share0,security_model=none,multidevs=remap,path=/a,,b/target ",
             "-icount shift=0,sleep=off",
             "-accel tcg,thread=single",
+            "tsc_early_khz=1000000",
             "-smp 1",
             "-serial file:/log",
         ] {
