@@ -40,8 +40,8 @@ pub struct Options {
     /// The machine's memory, in which also its temporary files are
     #[arg(long, default_value = "2G", value_name = "SIZE")]
     memory: String,
-    /// Its processors
-    #[arg(long, default_value_t = 2, conflicts_with = "counted", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Its processors; a second one costs more than it brings unless the host has idle ones
+    #[arg(long, default_value_t = 1, conflicts_with = "counted", value_parser = clap::value_parser!(u32).range(1..))]
     cpus: u32,
     /// One processor on which an instruction is a nanosecond: slow, and the same each time
     #[arg(long)]
