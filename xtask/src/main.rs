@@ -14,6 +14,8 @@ mod setup;
 mod test;
 mod test_output;
 mod toolchain;
+mod unpack;
+mod vm;
 mod workspace;
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::ExitCode};
@@ -53,6 +55,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Run a command in another kernel, in a virtual machine over this machine's files
+    Vm(vm::Options),
     /// Build everything, then the Debian package in target/debian
     Package,
     /// Check the dependencies' licences, bans and sources with cargo-deny
@@ -78,6 +82,7 @@ fn run(command: Command) -> Result<ExitCode> {
             let tools = setup::ensure_ebpf(&workspace)?;
             setup::ensure_packages(&workspace, &[Need::Lab, Need::Bench, Need::Failover, Need::Fuzz])?;
             package::ensure_tools(&workspace)?;
+            vm::ensure(&workspace)?;
             println!("eBPF toolchain: {}", tools.toolchain);
             println!("bpf-linker:     {}", tools.linker);
             println!("Everything that xdirector's commands need is here.");
@@ -100,6 +105,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Test(options) => return test::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options)?,
+        Command::Vm(options) => return Ok(vm::run(&workspace, &options)),
         Command::Package => {
             ebpf_build::build(&workspace)?;
             println!("The package is {}.", package::make(&workspace)?.display());

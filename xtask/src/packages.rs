@@ -113,8 +113,13 @@ pub fn install(workspace: &Workspace, names: &[&str], refresh: Refresh) -> Resul
     {
         return Ok(());
     }
-    progress::run("Reading Debian's package lists", apt_get().arg("update"), &workspace.log("apt-update"))?;
+    update(workspace)?;
     run_install(&label, names, &workspace.log("apt-install"))
+}
+
+/// Reads the archive's package lists again.
+pub fn update(workspace: &Workspace) -> Result<()> {
+    progress::run("Reading Debian's package lists", apt_get().arg("update"), &workspace.log("apt-update"))
 }
 
 /// Whether apt-get is this system's way to install.
@@ -131,7 +136,8 @@ pub fn find_command(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-fn apt_get() -> Command {
+/// `apt-get` without questions.
+pub fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
     command
         .env("DEBIAN_FRONTEND", "noninteractive")

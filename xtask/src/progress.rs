@@ -96,7 +96,8 @@ impl<'a> Line<'a> {
     }
 }
 
-fn tail(text: &str, lines: usize) -> String {
+/// The last lines of a text.
+pub fn tail(text: &str, lines: usize) -> String {
     let all: Vec<_> = text.trim_end().lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }

@@ -23,6 +23,8 @@ pub enum Need {
     Failover,
     /// libFuzzer, which is C++.
     Fuzz,
+    /// What is used of this machine's programs in a virtual machine, and for making its parts.
+    Vm,
     /// Debian packages: the libraries that a program needs, and its symbols.
     Package,
 }
@@ -45,6 +47,8 @@ pub fn ensure_packages(workspace: &Workspace, needs: &[Need]) -> Result<()> {
                     .as_slice()
             }
             Need::Fuzz => [("g++", "c++")].as_slice(),
+            // modprobe and depmod are the same program.
+            Need::Vm => [("kmod", "depmod"), ("xz-utils", "xz"), ("ipvsadm", "ipvsadm")].as_slice(),
             Need::Package => [("dpkg-dev", "dpkg-shlibdeps"), ("binutils", "strip")].as_slice(),
         })
         .map(|(package, shown_by)| Package::shown_by(package, shown_by))

@@ -54,6 +54,11 @@ impl Workspace {
         self.root.join("target/fuzz")
     }
 
+    /// What `cargo xtask vm` unpacks and shares with its machines.
+    pub fn vm(&self) -> PathBuf {
+        self.root.join("target/vm")
+    }
+
     /// `cargo` of the host toolchain, started in the root with a closed standard input.
     pub fn cargo(&self) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -75,11 +80,16 @@ impl Workspace {
         serde_json::from_slice(&output.stdout).context("`cargo metadata` printed something else than JSON")
     }
 
-    /// The path of a program that `cargo build --release` makes.
-    pub fn release_binary(&self, name: &str) -> Result<PathBuf> {
+    /// Where cargo builds.
+    pub fn target(&self) -> Result<PathBuf> {
         let metadata = self.metadata()?;
         let target = metadata["target_directory"].as_str().context("cargo metadata: no target_directory")?;
-        Ok(Path::new(target).join("release").join(name))
+        Ok(target.into())
+    }
+
+    /// The path of a program that `cargo build --release` makes.
+    pub fn release_binary(&self, name: &str) -> Result<PathBuf> {
+        Ok(self.target()?.join("release").join(name))
     }
 }
 
