@@ -334,7 +334,7 @@ fn reachability(resolution: Option<&Resolution>) -> (RealServerState, Option<Str
             (RealServerState::Up, None, Some(next_hop))
         }
         Some(Resolution::Unresolved(reason)) => {
-            let state = match reason {
+            let state = match &**reason {
                 Reason::NeighbourPending { .. } => RealServerState::Resolving,
                 Reason::NeighbourFailed { .. } => RealServerState::NoNeighbour,
                 _ => RealServerState::NoRoute,

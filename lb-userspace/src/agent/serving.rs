@@ -11,10 +11,11 @@ use lb_common::server::ServerStats;
 
 use super::{Agent, events::Severity, report, unix_now};
 use crate::{
+    config::Config,
     dataplane::DataPlane as _,
     desired::{ServiceId, State, outcome},
     health::driver::Wanted,
-    netlink::{self, Change, Reason, Resolution},
+    netlink::{self, Change, Resolution},
     rates::Estimator,
     reconcile::{Operation, reconcile},
 };
@@ -211,18 +212,10 @@ impl Agent {
             .values()
             .flat_map(|service| &service.servers)
             .map(|server| server.address)
-            .chain(self.configured_addresses())
+            .chain(configured_addresses(&self.config))
             .collect();
         self.watcher.set_targets(targets.clone());
         targets
-    }
-
-    /// Also of servers that are down: when they come back their next hop should be known.
-    fn configured_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.config.virtual_servers.iter().flat_map(|virtual_server| {
-            let sorry = virtual_server.sorry_server.iter().map(|sorry| sorry.address);
-            virtual_server.real_servers.iter().map(|server| server.address).chain(sorry)
-        })
     }
 
     /// Hands the configured checks to who runs them.
@@ -247,7 +240,7 @@ impl Agent {
         let Change { target, resolution } = change;
         match &resolution {
             Resolution::Resolved(hop) => tracing::debug!("real server {target}: by way of {}", hop.interface),
-            Resolution::Unresolved(Reason::NeighbourPending { .. }) => {}
+            pending if pending.is_pending() => {}
             Resolution::Unresolved(reason) => {
                 let text = format!("no way to it: {reason}");
                 self.events.tell(Severity::Bad, &format!("real server {target}"), text);
@@ -255,7 +248,7 @@ impl Agent {
         }
         let was_lost = matches!(
             self.resolutions.get(&target),
-            Some(Resolution::Unresolved(reason)) if !matches!(reason, Reason::NeighbourPending { .. })
+            Some(lost @ Resolution::Unresolved(_)) if !lost.is_pending()
         );
         if let (true, Resolution::Resolved(hop)) = (was_lost, &resolution) {
             let text = format!("it can be reached again, by way of {}", hop.interface);
@@ -322,6 +315,14 @@ impl Agent {
             Err(error) => tracing::error!("cannot read the counters: {error:#}"),
         });
     }
+}
+
+/// Also of servers that are down: when they come back their next hop should be known.
+pub(super) fn configured_addresses(config: &Config) -> impl Iterator<Item = IpAddr> + '_ {
+    config.virtual_servers.iter().flat_map(|virtual_server| {
+        let sorry = virtual_server.sorry_server.iter().map(|sorry| sorry.address);
+        virtual_server.real_servers.iter().map(|server| server.address).chain(sorry)
+    })
 }
 
 /// Works out the rates; `now` is the time since the agent started.

@@ -302,7 +302,7 @@ impl Plane {
     /// When the kernel refuses.
     pub fn lose_neighbour(&mut self, address: IpAddr) -> Result<()> {
         let reason = Reason::NeighbourFailed { address, interface: "servers".to_owned() };
-        self.plane.set_next_hop(address, &Resolution::Unresolved(reason), true);
+        self.plane.set_next_hop(address, &Resolution::unresolved(reason), true);
         Ok(())
     }
 
