@@ -3,6 +3,7 @@
 //! The maps hold everything: [`Tables::open`] reads back what an earlier agent wrote, and [`Tables::audit`] compares. What
 //! stands here beside them are indices.
 
+mod addresses;
 mod change;
 mod checked;
 mod entries;
@@ -38,6 +39,7 @@ use crate::{
     desired::{Server, ServerId, Service, ServiceId, State},
     netlink::Resolution,
 };
+use addresses::Addresses;
 use change::Reserved;
 use entries::Hop;
 pub use entries::in_use;
@@ -74,9 +76,7 @@ pub struct Tables {
     /// Servers that were taken out and whose connections may not all be over.
     gone: BTreeMap<Ident, Gone>,
     checked: checked::Checked,
-    /// The numbers of the servers that have an address.
-    by_address: BTreeMap<IpAddr, BTreeSet<u32>>,
-    hops: BTreeMap<IpAddr, Hop>,
+    addresses: Addresses,
     free_services: Ranges,
     free_servers: Ranges,
     free_slots: Ranges,
@@ -298,9 +298,9 @@ impl Tables {
     /// Sets how frames reach an address, for every real server that has it. `keeps_tags`: no VLAN device sits on the
     /// interface.
     pub fn set_next_hop(&mut self, target: IpAddr, resolution: &Resolution, keeps_tags: bool) {
-        let hop = Hop::new(resolution, keeps_tags, self.hops.get(&target));
-        self.hops.insert(target, hop);
-        for &number in self.by_address.get(&target).into_iter().flatten() {
+        let hop = Hop::new(resolution, keeps_tags, self.addresses.hop(target));
+        self.addresses.set_hop(target, hop);
+        for number in self.addresses.numbers(target) {
             if let Some(mut entry) = self.server(number) {
                 hop.write_to(&mut entry);
                 self.maps.servers.store(number, &entry);
@@ -341,12 +341,7 @@ impl Tables {
         let mut entry = self.maps.servers.copy(number);
         entry.forwarding = 0;
         self.maps.servers.store(number, &entry);
-        if let Some(numbers) = self.by_address.get_mut(&address) {
-            numbers.remove(&number);
-            if numbers.is_empty() {
-                self.by_address.remove(&address);
-            }
-        }
+        self.addresses.remove(address, number);
         self.free_servers.give(number, 1);
     }
 

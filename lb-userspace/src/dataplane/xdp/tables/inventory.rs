@@ -50,8 +50,7 @@ impl Tables {
             placed: BTreeMap::new(),
             gone: BTreeMap::new(),
             checked: super::checked::Checked::default(),
-            by_address: BTreeMap::new(),
-            hops: BTreeMap::new(),
+            addresses: super::Addresses::default(),
             free_services: Ranges::new(sizes.services),
             free_servers: Ranges::new(sizes.servers),
             free_slots: Ranges::new(sizes.slots),
@@ -179,8 +178,8 @@ impl Tables {
     pub(super) fn take_number(&mut self, number: u32, entry: &server::Server) {
         self.free_servers.take_at(number, 1);
         let address = entry.addr.to_ip();
-        self.by_address.entry(address).or_default().insert(number);
-        self.hops.entry(address).or_insert(entries::Hop::of(*entry));
+        self.addresses.add(address, number);
+        self.addresses.set_hop_if_unknown(address, entries::Hop::of(*entry));
     }
 
     /// Compares one of `parts` parts of the virtual servers with the maps; goes on where it stopped, or with 1 at the beginning.
@@ -252,7 +251,7 @@ impl Tables {
         }
         placed.service.servers.iter().zip(&placed.numbers).enumerate().all(|(place, (server, &number))| {
             let there = self.maps.servers.copy(number);
-            let hop = self.hops.get(&server.address).copied().unwrap_or(entries::Hop::of(there));
+            let hop = self.addresses.hop(server.address).unwrap_or(entries::Hop::of(there));
             let mut wanted = entries::server(id, &placed.service, server, placed.index, Some(hop));
             wanted.position = u32::try_from(place).unwrap_or(u32::MAX);
             wanted.last_weight = placed.last_weights[place];
