@@ -51,7 +51,7 @@ use crate::{
     notify::Notifier,
     orders,
     process::User,
-    rates::{Estimator, SAMPLE_PERIOD},
+    rates::{Estimators, SAMPLE_PERIOD},
     supervisor::Supervisor,
 };
 use events::Events;
@@ -231,7 +231,7 @@ struct Agent {
     watcher: WatcherHandle,
     /// Rates of each real server, by number. Another thread has them too while it reads the counters, so that a check's
     /// result does not wait for a hundred thousand of them.
-    rates: Arc<Mutex<BTreeMap<u32, Estimator>>>,
+    rates: Arc<Mutex<Estimators>>,
     /// Takes the connections of draining servers from the thread that counts them; one count at a time.
     to_unfinished: mpsc::Sender<BTreeMap<u32, u64>>,
     /// Takes the list of interfaces; one at a time.

@@ -16,7 +16,7 @@ use crate::{
     desired::{ServiceId, State, outcome},
     health::driver::Wanted,
     netlink::{self, Change, Resolution},
-    rates::Estimator,
+    rates::Estimators,
     reconcile::{Operation, reconcile},
 };
 
@@ -326,11 +326,7 @@ pub(super) fn configured_addresses(config: &Config) -> impl Iterator<Item = IpAd
 }
 
 /// Works out the rates; `now` is the time since the agent started.
-fn sample(rates: &Mutex<BTreeMap<u32, Estimator>>, now: Duration, stats: BTreeMap<u32, ServerStats>) {
+fn sample(rates: &Mutex<Estimators>, now: Duration, stats: BTreeMap<u32, ServerStats>) {
     let mut rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
-    rates.retain(|number, _| stats.contains_key(number));
-    for (number, stats) in stats {
-        let stats = report::stats(&stats);
-        rates.entry(number).or_insert_with(|| Estimator::new(now, stats)).sample(now, stats);
-    }
+    rates.sample(now, stats.into_iter().map(|(number, stats)| (number, report::stats(&stats))));
 }
