@@ -47,6 +47,7 @@ use crate::{
     desired::{Inputs, Outcome, ServerId, ServiceId},
     health::Health,
     mail::Mailer,
+    memory,
     netlink::{self, Resolution, WatcherHandle},
     notify::Notifier,
     orders,
@@ -96,7 +97,7 @@ enum Ending {
 /// # Errors
 /// [`config::ConfigErrors`], or why the data plane cannot run. What an earlier agent had left goes on then.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    share_memory();
+    memory::share();
     let (config, warnings, source) = config::load_after(&options.config, None)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -273,23 +274,9 @@ fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// One heap for all threads: what one of them frees another can have. They seldom want memory at the same time.
-fn share_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: a setting of the allocator, made before there are other threads.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
-}
-
-/// Has the allocator give back what a file took while it was read: for a large one as much again as all that is kept. In
-/// another thread, since that takes some milliseconds.
+/// Has the allocator give back what a file took while it was read: for a large one as much again as all that is kept.
 fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    tokio::task::spawn_blocking(|| {
-        // SAFETY: may be called at any time, from any thread.
-        unsafe { libc::malloc_trim(0) };
-    });
+    tokio::task::spawn_blocking(memory::give_back);
 }
 
 /// Where an instance's pins are.

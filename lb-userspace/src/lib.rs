@@ -12,6 +12,7 @@ pub mod desired;
 pub mod health;
 pub mod logging;
 pub mod mail;
+pub mod memory;
 pub mod metrics;
 pub mod netif;
 pub mod netlink;
