@@ -221,7 +221,10 @@ impl Agent {
             let inputs = crate::desired::Inputs { draining: inputs_draining, roles, ..Default::default() };
             desired_with(new, &inputs)
         };
-        if is_attached_right && self.plane.has_settings_of(new) && self.plane.holds(&wanted)? {
+        if is_attached_right
+            && self.plane.has_settings_of(new)
+            && self.plane.holds(&wanted, new.servers_checked_through_dataplane())?
+        {
             return Ok(());
         }
         let pins = match open_pins(&self.options, new) {

@@ -43,7 +43,12 @@ impl XdpPlane {
         let max_connections = config.director.max_connections;
         let clock = kernel_clock().context("cannot find out the kernel's tick")?;
         let left = pins.as_ref().map(|pins| what_is_left(pins, clock)).transpose()?.flatten();
-        let wanted = Sizes { max_connections, ..tables::sizes_for(desired)? };
+        let checked = match pins {
+            Some(_) => config.servers_checked_through_dataplane(),
+            // Such checks may come by a reload, and without pins the maps cannot be made larger.
+            None => desired.values().map(|service| service.servers.len()).sum(),
+        };
+        let wanted = Sizes { max_connections, ..tables::sizes_for(desired, checked)? };
         // With another connection table the counts of connections begin anew too: the program that is still in force goes on with
         // the old ones.
         let connections_fit = left.is_some_and(|left| left.identity.buckets == buckets_for(max_connections));

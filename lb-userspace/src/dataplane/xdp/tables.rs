@@ -124,6 +124,16 @@ impl Tables {
         self.placed.values().map(|placed| u64::from(placed.slots.1) + u64::from(placed.stateless.1)).sum()
     }
 
+    /// Real servers that the virtual servers have.
+    pub fn servers_in_use(&self) -> usize {
+        self.placed.values().map(|placed| placed.numbers.len()).sum()
+    }
+
+    /// How many virtual servers are served.
+    pub fn served(&self) -> usize {
+        self.placed.len()
+    }
+
     /// What is served.
     pub fn state(&self) -> State {
         self.placed.iter().map(|(id, placed)| (*id, placed.service.clone())).collect()
@@ -390,11 +400,11 @@ impl Ident {
     }
 }
 
-/// How large the maps must be for a state.
+/// How large the maps must be for a state in which `checked` real servers are checked through the data plane.
 ///
 /// # Errors
 /// When no map can be that large.
-pub fn sizes_for(state: &State) -> anyhow::Result<super::Sizes> {
+pub fn sizes_for(state: &State, checked: usize) -> anyhow::Result<super::Sizes> {
     let servers: usize = state.values().map(|service| service.servers.len()).sum();
     let slots: u64 = state.values().map(slots_needed).sum();
     // Room for as much again: changes write the new before they free the old.
@@ -402,8 +412,8 @@ pub fn sizes_for(state: &State) -> anyhow::Result<super::Sizes> {
     let sizes = super::Sizes {
         max_connections: 0,
         services: room(state.len(), 256)?,
-        // Checks may need an entry of their own for each.
-        servers: room(servers * 2, 1024)?,
+        // Such checks have entries of their own.
+        servers: room(servers + checked, 1024)?,
         slots: room(usize::try_from(slots)?, 65_536)?,
     };
     ensure!(sizes.servers < 1 << 24, "{servers} real servers are more than the program can number");
