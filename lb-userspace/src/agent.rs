@@ -149,6 +149,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 }
             }
             _ = audit.tick() => agent.audit(),
+            () = tokio::task::yield_now(), if agent.audit_bites > 0 => agent.audit_bite(),
             _ = watchdog.tick() => supervisor.alive(),
             error = async { trace.as_mut().expect("guarded").print().await }, if trace.is_some() => {
                 tracing::warn!("no more debug events: {error}");
@@ -237,6 +238,8 @@ struct Agent {
     to_unfinished: mpsc::Sender<BTreeMap<u32, u64>>,
     /// Takes the list of interfaces; one at a time.
     to_links: mpsc::Sender<Vec<netlink::Link>>,
+    /// What is left of the look at a part of the maps.
+    audit_bites: usize,
     /// When memory that a reload took is given back.
     gives_back_at: Option<Instant>,
     /// The program has been loaded again: its debug events come from elsewhere now.

@@ -22,6 +22,8 @@ use crate::{
 
 /// A look at all virtual servers is spread over so many audits.
 const AUDIT_PARTS: usize = 40;
+/// And each of those over so many bites, between which a check's result has its turn.
+const AUDIT_BITES: usize = 10;
 
 /// How a comparison of what is with what should be ended.
 #[derive(Debug, Default, Clone, Copy)]
@@ -157,9 +159,26 @@ impl Agent {
     }
 
     /// Looks whether somebody else has changed the maps or an earlier change has failed, and puts it right. A part of the
-    /// virtual servers each time: with very many of them a look at all would keep others waiting.
+    /// virtual servers each time: with very many of them a look at all would keep others waiting. The loop has the rest of the
+    /// part looked at by [`Self::audit_bite`].
     pub(super) fn audit(&mut self) {
-        let audit = match self.plane.damaged(AUDIT_PARTS) {
+        self.audit_bites = self.plane.served().div_ceil(AUDIT_PARTS).clamp(1, AUDIT_BITES);
+        self.audit_bite();
+        // Those that could not be brought in are not among what is there; usually counting shows that there are none.
+        if self.plane.served() == self.positions.len() + self.inputs.draining.services().count() {
+            return;
+        }
+        let missing: Vec<ServiceId> =
+            self.positions.keys().filter(|id| self.plane.service(id).is_none()).copied().collect();
+        if !missing.is_empty() {
+            self.refresh(missing);
+        }
+    }
+
+    /// Looks at the next few virtual servers.
+    pub(super) fn audit_bite(&mut self) {
+        self.audit_bites = self.audit_bites.saturating_sub(1);
+        let audit = match self.plane.damaged(AUDIT_PARTS * AUDIT_BITES) {
             Ok(audit) => audit,
             Err(error) => return tracing::error!("cannot read the maps: {error:#}"),
         };
@@ -174,12 +193,6 @@ impl Agent {
             }
         }
         self.tell_repaired(&repaired);
-        // Those that could not be brought in are not among what is there.
-        let missing: Vec<ServiceId> =
-            self.positions.keys().filter(|id| self.plane.service(id).is_none()).copied().collect();
-        if !missing.is_empty() {
-            self.refresh(missing);
-        }
     }
 
     pub(super) fn tell_repaired(&mut self, repaired: &[ServiceId]) {

@@ -140,6 +140,7 @@ impl Agent {
             rates: Arc::default(),
             to_unfinished,
             to_links,
+            audit_bites: 0,
             gives_back_at: None,
             was_reopened: false,
             _pins_lock: pins_lock,

@@ -358,6 +358,11 @@ impl XdpPlane {
         self.sweeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many virtual servers there are.
+    pub fn served(&self) -> usize {
+        self.tables.served()
+    }
+
     /// What one virtual server is.
     pub fn service(&self, id: &ServiceId) -> Option<&Service> {
         self.tables.service(id)

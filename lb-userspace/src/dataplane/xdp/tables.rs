@@ -4,6 +4,7 @@
 //! stands here beside them are indices.
 
 mod addresses;
+mod answers;
 mod change;
 mod checked;
 mod entries;
@@ -55,8 +56,9 @@ pub struct Maps {
     pub servers: Arc<Mapped<server::Server>>,
     pub loads: Arc<Mapped<Load>>,
     pub filter: Mapped<u64>,
-    /// Of `services` and `stats`, to read many elements at once.
+    /// Of `services`, `nat_servers` and `stats`, to read many elements at once.
     pub services_fd: OwnedFd,
+    pub nat_servers_fd: OwnedFd,
     pub stats_fd: OwnedFd,
 }
 

@@ -18,7 +18,9 @@ use lb_common::{
 
 use super::{
     super::{Sizes, mapped::Mapped, ranges::Ranges, syscall},
-    Gone, Hold, Ident, Maps, Placed, Tables, entries, hash_slots,
+    Gone, Hold, Ident, Maps, Placed, Tables,
+    answers::Answers,
+    entries, hash_slots,
 };
 use crate::{
     dataplane::Audit,
@@ -194,6 +196,10 @@ impl Tables {
             None => Some(self.remove_strangers()?),
             Some(_) => None,
         };
+        let answers = match parts {
+            1 => Some(Answers::read(&self.maps.nat_servers_fd, &self.maps.servers)?),
+            _ => None,
+        };
         let count = self.placed.len().div_ceil(parts.max(1)).max(1);
         let mut rest = self.placed.range((from.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded));
         let mut audit = Audit::default();
@@ -203,7 +209,7 @@ impl Tables {
                 Some(whole) => whole.get(&key).copied(),
                 None => self.maps.services.get(&key, 0).ok(),
             };
-            if there != Some(placed.entry) || !self.is_whole(id, placed) {
+            if there != Some(placed.entry) || !self.is_whole(id, placed, answers.as_ref()) {
                 audit.damaged.insert(*id);
             }
             audit.looked_at.push(*id);
@@ -232,7 +238,7 @@ impl Tables {
     }
 
     /// Whether the servers and slots of a virtual server are as they were written.
-    fn is_whole(&self, id: &ServiceId, placed: &Placed) -> bool {
+    fn is_whole(&self, id: &ServiceId, placed: &Placed, answers: Option<&Answers>) -> bool {
         if self.slots_hash(&placed.entry) != placed.slots_hash {
             return false;
         }
@@ -259,7 +265,7 @@ impl Tables {
             there == wanted
                 && load.weight == entries::weight(server)
                 && (load.upper, load.lower) == (server.upper_threshold, server.lower_threshold)
-                && self.has_way_back(id, server)
+                && (answers.is_some_and(|answers| answers.lead_to(number)) || self.has_way_back(id, server))
         })
     }
 
