@@ -51,11 +51,12 @@ use crate::{
     desired::{Inputs, Outcome, ServerId, ServiceId},
     health::Health,
     mail::Mailer,
+    memory,
     netlink::{self, Resolution, WatcherHandle},
     notify::Notifier,
     orders,
     process::User,
-    rates::{Estimator, SAMPLE_PERIOD},
+    rates::{Estimators, SAMPLE_PERIOD},
     supervisor::Supervisor,
 };
 use events::Events;
@@ -100,7 +101,7 @@ enum Ending {
 /// # Errors
 /// [`config::ConfigErrors`], or why the data plane cannot run. What an earlier agent had left goes on then.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    share_memory();
+    memory::share();
     let (config, warnings, source) = config::load_after(&options.config, None)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -153,6 +154,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 }
             }
             _ = audit.tick() => agent.audit(),
+            () = tokio::task::yield_now(), if agent.audit_bites > 0 => agent.audit_bite(),
             _ = watchdog.tick() => supervisor.alive(),
             error = async { trace.as_mut().expect("guarded").print().await }, if trace.is_some() => {
                 tracing::warn!("no more debug events: {error}");
@@ -240,11 +242,13 @@ struct Agent {
     watcher: WatcherHandle,
     /// Rates of each real server, by number. Another thread has them too while it reads the counters, so that a check's
     /// result does not wait for a hundred thousand of them.
-    rates: Arc<Mutex<BTreeMap<u32, Estimator>>>,
+    rates: Arc<Mutex<Estimators>>,
     /// Takes the connections of draining servers from the thread that counts them; one count at a time.
     to_unfinished: mpsc::Sender<BTreeMap<u32, u64>>,
     /// Takes the list of interfaces; one at a time.
     to_links: mpsc::Sender<Vec<netlink::Link>>,
+    /// What is left of the look at a part of the maps.
+    audit_bites: usize,
     /// When memory that a reload took is given back.
     gives_back_at: Option<Instant>,
     /// The program has been loaded again: its debug events come from elsewhere now.
@@ -287,23 +291,9 @@ fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// One heap for all threads: what one of them frees another can have. They seldom want memory at the same time.
-fn share_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: a setting of the allocator, made before there are other threads.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
-}
-
-/// Has the allocator give back what a file took while it was read: for a large one as much again as all that is kept. In
-/// another thread, since that takes some milliseconds.
+/// Has the allocator give back what a file took while it was read: for a large one as much again as all that is kept.
 fn give_memory_back() {
-    #[cfg(target_env = "gnu")]
-    tokio::task::spawn_blocking(|| {
-        // SAFETY: may be called at any time, from any thread.
-        unsafe { libc::malloc_trim(0) };
-    });
+    tokio::task::spawn_blocking(memory::give_back);
 }
 
 /// Where an instance's pins are.

@@ -148,6 +148,13 @@ impl Config {
                 .zip(&other.virtual_servers)
                 .all(|(one, other)| Arc::ptr_eq(one, other) || one.has_same_servers(other))
     }
+
+    /// Real servers with a check that goes through the data plane.
+    #[must_use]
+    pub fn servers_checked_through_dataplane(&self) -> usize {
+        let servers = self.virtual_servers.iter().flat_map(|one| &one.real_servers);
+        servers.filter(|one| one.is_checked_through_dataplane()).count()
+    }
 }
 
 /// `[director]`.
@@ -336,6 +343,14 @@ pub struct RealServer {
     pub notify_up: Option<Command>,
     /// Run when it goes down.
     pub notify_down: Option<Command>,
+}
+
+impl RealServer {
+    /// Whether any of its checks goes through the data plane.
+    #[must_use]
+    pub fn is_checked_through_dataplane(&self) -> bool {
+        self.health_checks.iter().any(|check| check.via == check::Via::Dataplane)
+    }
 }
 
 /// `scheduler_flags`: what a flag means is the same for `sh` and `mh`.

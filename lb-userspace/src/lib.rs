@@ -13,6 +13,7 @@ mod files;
 pub mod health;
 pub mod logging;
 pub mod mail;
+pub mod memory;
 pub mod metrics;
 pub mod netif;
 pub mod netlink;

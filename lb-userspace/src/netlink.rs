@@ -47,8 +47,20 @@ pub struct Change {
 pub enum Resolution {
     /// Frames can be sent. Shared, since thousands of addresses may be behind one router.
     Resolved(Arc<NextHop>),
-    /// Frames cannot be sent.
-    Unresolved(Reason),
+    /// Frames cannot be sent. Shared too, and so no larger than the other.
+    Unresolved(Arc<Reason>),
+}
+
+impl Resolution {
+    /// Frames cannot be sent, for this reason.
+    pub fn unresolved(reason: Reason) -> Self {
+        Self::Unresolved(Arc::new(reason))
+    }
+
+    /// Whether the kernel is still asking for the neighbour.
+    pub fn is_pending(&self) -> bool {
+        matches!(self, Self::Unresolved(reason) if matches!(**reason, Reason::NeighbourPending { .. }))
+    }
 }
 
 /// Everything that a frame towards one address needs.

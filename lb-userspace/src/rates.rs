@@ -58,6 +58,32 @@ impl Estimator {
     }
 }
 
+/// The estimators of all servers by number. Numbers are given from 0 on, so this takes half the memory of a tree.
+#[derive(Debug, Default)]
+pub struct Estimators(Vec<Option<Estimator>>);
+
+impl Estimators {
+    /// Samples the counters of all servers, in the order of their numbers, at `now`; forgets servers that are not among them.
+    pub fn sample(&mut self, now: Duration, counters: impl Iterator<Item = (u32, Stats)>) {
+        let mut next = 0;
+        for (number, counters) in counters {
+            let at = number as usize;
+            if at >= self.0.len() {
+                self.0.resize(at + 1, None);
+            }
+            self.0[next..at].fill(None);
+            self.0[at].get_or_insert_with(|| Estimator::new(now, counters)).sample(now, counters);
+            next = at + 1;
+        }
+        self.0.truncate(next);
+    }
+
+    /// The averages of one server, if it has been sampled.
+    pub fn rates(&self, number: u32) -> Option<Rates> {
+        self.0.get(number as usize)?.as_ref().map(Estimator::rates)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -120,6 +146,19 @@ mod tests {
         assert_near(estimator.sample(seconds(4), connections(3)).connections, 75.0);
         // From the new value on.
         assert_near(estimator.sample(seconds(6), connections(3)).connections, 56.25);
+    }
+
+    #[test]
+    fn who_is_not_sampled_is_forgotten() {
+        let mut all = Estimators::default();
+        let mut sample = |at: u64, numbers: &[u32]| {
+            all.sample(seconds(at), numbers.iter().map(|number| (*number, connections(at * 100))));
+            [0, 1, 2, 3, 4].map(|number| all.rates(number).map(|rates| rates.connections))
+        };
+        assert_eq!(sample(2, &[1, 2, 4]), [None, Some(0.0), Some(0.0), None, Some(0.0)]);
+        assert_eq!(sample(4, &[0, 2]), [Some(0.0), None, Some(25.0), None, None]);
+        // A number that is used again begins anew.
+        assert_eq!(sample(6, &[2, 4]), [None, None, Some(43.75), None, Some(0.0)]);
     }
 
     #[test]

@@ -214,7 +214,7 @@ impl Watch {
 
     async fn unresolved(&mut self, target: &str, reason: Reason) {
         let what = format!("{reason:?}");
-        self.until(target, &what, |now| *now == Resolution::Unresolved(reason.clone())).await;
+        self.until(target, &what, |now| *now == Resolution::unresolved(reason.clone())).await;
     }
 }
 
@@ -322,7 +322,7 @@ fn link_and_carrier_loss_are_reported_and_recovered_from() {
             ip("link set d0 down");
             watch
                 .until("10.77.0.2", "down", |now| {
-                    [Resolution::Unresolved(Reason::NoRoute), Resolution::Unresolved(down())].contains(now)
+                    [Resolution::unresolved(Reason::NoRoute), Resolution::unresolved(down())].contains(now)
                 })
                 .await;
             ip("link set d0 up");
@@ -427,7 +427,7 @@ fn a_silent_neighbour_fails_and_is_found_when_it_comes() {
         assert_eq!(seen.len(), 3, "{seen:?}");
         assert_eq!(
             seen[..2],
-            [Resolution::Unresolved(pending), Resolution::Unresolved(failed)],
+            [Resolution::unresolved(pending), Resolution::unresolved(failed)],
             "pending, failed, and nothing in between"
         );
     });

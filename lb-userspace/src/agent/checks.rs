@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::Agent;
 use crate::{
-    config::{Forward, check::Via},
+    config::Forward,
     desired::{ServerId, ServiceId},
 };
 
@@ -64,7 +64,7 @@ impl Agent {
         for virtual_server in &self.config.virtual_servers {
             let service = ServiceId::of(virtual_server);
             for server in &virtual_server.real_servers {
-                if server.health_checks.iter().any(|check| check.via == Via::Dataplane) {
+                if server.is_checked_through_dataplane() {
                     let id = ServerId { service, address: server.address, port: server.port };
                     wanted.insert(id, server.forward);
                 }

@@ -229,7 +229,10 @@ impl Agent {
             plane.configure(new, &wanted);
             return Ok(());
         }
-        if is_attached_right && self.plane.has_settings_of(new) && self.plane.holds(&wanted)? {
+        if is_attached_right
+            && self.plane.has_settings_of(new)
+            && self.plane.holds(&wanted, new.servers_checked_through_dataplane())?
+        {
             return Ok(());
         }
         let pins = match open_pins(&self.options, new) {

@@ -24,14 +24,14 @@ use crate::{
     desired::{Condition, Server, ServerId, ServiceId},
     health::{self, CheckId},
     netlink::{Reason, Resolution},
-    rates::Estimator,
+    rates::Estimators,
 };
 
 /// What is read once for all servers.
 struct Readings<'a> {
     stats: BTreeMap<u32, ServerStats>,
     checks: BTreeMap<CheckId, health::State>,
-    rates: MutexGuard<'a, BTreeMap<u32, Estimator>>,
+    rates: MutexGuard<'a, Estimators>,
 }
 
 impl Agent {
@@ -264,7 +264,7 @@ impl Agent {
         let number = there.map(|(_, number)| number).or_else(gone);
         let load = number.map(|number| self.plane.server_load(number)).unwrap_or_default();
         let counters = number.and_then(|number| readings.stats.get(&number)).copied().unwrap_or_default();
-        let rates = number.and_then(|number| readings.rates.get(&number));
+        let rates = number.and_then(|number| readings.rates.rates(number));
         RealServerStatus {
             address: SocketAddr::new(id.address, id.port),
             forward: Forward::Nat,
@@ -286,7 +286,7 @@ impl Agent {
             active: load.active.into(),
             inactive: load.inactive.into(),
             stats: stats(&counters),
-            rates: rates.map(Estimator::rates).unwrap_or_default(),
+            rates: rates.unwrap_or_default(),
         }
     }
 }
@@ -339,7 +339,7 @@ fn reachability(resolution: Option<&Resolution>) -> (RealServerState, Option<Str
             (RealServerState::Up, None, Some(next_hop))
         }
         Some(Resolution::Unresolved(reason)) => {
-            let state = match reason {
+            let state = match &**reason {
                 Reason::NeighbourPending { .. } => RealServerState::Resolving,
                 Reason::NeighbourFailed { .. } => RealServerState::NoNeighbour,
                 _ => RealServerState::NoRoute,

@@ -11,16 +11,19 @@ use lb_common::server::ServerStats;
 
 use super::{Agent, events::Severity, report, unix_now};
 use crate::{
+    config::Config,
     dataplane::DataPlane as _,
     desired::{ServiceId, State, outcome},
     health::driver::Wanted,
-    netlink::{self, Change, Reason, Resolution},
-    rates::Estimator,
+    netlink::{self, Change, Resolution},
+    rates::Estimators,
     reconcile::{Operation, reconcile},
 };
 
 /// A look at all virtual servers is spread over so many audits.
 const AUDIT_PARTS: usize = 40;
+/// And each of those over so many bites, between which a check's result has its turn.
+const AUDIT_BITES: usize = 10;
 
 /// How a comparison of what is with what should be ended.
 #[derive(Debug, Default, Clone, Copy)]
@@ -156,9 +159,26 @@ impl Agent {
     }
 
     /// Looks whether somebody else has changed the maps or an earlier change has failed, and puts it right. A part of the
-    /// virtual servers each time: with very many of them a look at all would keep others waiting.
+    /// virtual servers each time: with very many of them a look at all would keep others waiting. The loop has the rest of the
+    /// part looked at by [`Self::audit_bite`].
     pub(super) fn audit(&mut self) {
-        let audit = match self.plane.damaged(AUDIT_PARTS) {
+        self.audit_bites = self.plane.served().div_ceil(AUDIT_PARTS).clamp(1, AUDIT_BITES);
+        self.audit_bite();
+        // Those that could not be brought in are not among what is there; usually counting shows that there are none.
+        if self.plane.served() == self.positions.len() + self.inputs.draining.services().count() {
+            return;
+        }
+        let missing: Vec<ServiceId> =
+            self.positions.keys().filter(|id| self.plane.service(id).is_none()).copied().collect();
+        if !missing.is_empty() {
+            self.refresh(missing);
+        }
+    }
+
+    /// Looks at the next few virtual servers.
+    pub(super) fn audit_bite(&mut self) {
+        self.audit_bites = self.audit_bites.saturating_sub(1);
+        let audit = match self.plane.damaged(AUDIT_PARTS * AUDIT_BITES) {
             Ok(audit) => audit,
             Err(error) => return tracing::error!("cannot read the maps: {error:#}"),
         };
@@ -173,12 +193,6 @@ impl Agent {
             }
         }
         self.tell_repaired(&repaired);
-        // Those that could not be brought in are not among what is there.
-        let missing: Vec<ServiceId> =
-            self.positions.keys().filter(|id| self.plane.service(id).is_none()).copied().collect();
-        if !missing.is_empty() {
-            self.refresh(missing);
-        }
     }
 
     pub(super) fn tell_repaired(&mut self, repaired: &[ServiceId]) {
@@ -211,18 +225,10 @@ impl Agent {
             .values()
             .flat_map(|service| &service.servers)
             .map(|server| server.address)
-            .chain(self.configured_addresses())
+            .chain(configured_addresses(&self.config))
             .collect();
         self.watcher.set_targets(targets.clone());
         targets
-    }
-
-    /// Also of servers that are down: when they come back their next hop should be known.
-    fn configured_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.config.virtual_servers.iter().flat_map(|virtual_server| {
-            let sorry = virtual_server.sorry_server.iter().map(|sorry| sorry.address);
-            virtual_server.real_servers.iter().map(|server| server.address).chain(sorry)
-        })
     }
 
     /// Hands the configured checks to who runs them.
@@ -247,7 +253,7 @@ impl Agent {
         let Change { target, resolution } = change;
         match &resolution {
             Resolution::Resolved(hop) => tracing::debug!("real server {target}: by way of {}", hop.interface),
-            Resolution::Unresolved(Reason::NeighbourPending { .. }) => {}
+            pending if pending.is_pending() => {}
             Resolution::Unresolved(reason) => {
                 let text = format!("no way to it: {reason}");
                 self.events.tell(Severity::Bad, &format!("real server {target}"), text);
@@ -255,7 +261,7 @@ impl Agent {
         }
         let was_lost = matches!(
             self.resolutions.get(&target),
-            Some(Resolution::Unresolved(reason)) if !matches!(reason, Reason::NeighbourPending { .. })
+            Some(lost @ Resolution::Unresolved(_)) if !lost.is_pending()
         );
         if let (true, Resolution::Resolved(hop)) = (was_lost, &resolution) {
             let text = format!("it can be reached again, by way of {}", hop.interface);
@@ -324,12 +330,16 @@ impl Agent {
     }
 }
 
+/// Also of servers that are down: when they come back their next hop should be known.
+pub(super) fn configured_addresses(config: &Config) -> impl Iterator<Item = IpAddr> + '_ {
+    config.virtual_servers.iter().flat_map(|virtual_server| {
+        let sorry = virtual_server.sorry_server.iter().map(|sorry| sorry.address);
+        virtual_server.real_servers.iter().map(|server| server.address).chain(sorry)
+    })
+}
+
 /// Works out the rates; `now` is the time since the agent started.
-fn sample(rates: &Mutex<BTreeMap<u32, Estimator>>, now: Duration, stats: BTreeMap<u32, ServerStats>) {
+fn sample(rates: &Mutex<Estimators>, now: Duration, stats: BTreeMap<u32, ServerStats>) {
     let mut rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
-    rates.retain(|number, _| stats.contains_key(number));
-    for (number, stats) in stats {
-        let stats = report::stats(&stats);
-        rates.entry(number).or_insert_with(|| Estimator::new(now, stats)).sample(now, stats);
-    }
+    rates.sample(now, stats.into_iter().map(|(number, stats)| (number, report::stats(&stats))));
 }

@@ -17,7 +17,9 @@ use super::{
     changes::spawn_metrics,
     events::{Events, Severity},
     failover::{self, assign_roles},
-    pins_directory, planes, unix_now,
+    pins_directory, planes,
+    serving::configured_addresses,
+    unix_now,
 };
 use crate::{
     api::{
@@ -35,7 +37,7 @@ use crate::{
     desired::{Inputs, ServerId, ServiceId, State, desired_with},
     health::{CheckId, Health, Report},
     mail::Mailer,
-    netlink::{Change, Reason, Resolution, Timing, Watcher},
+    netlink::{Change, Resolution, Timing, Watcher},
     notify::Notifier,
     orders,
     process::User,
@@ -59,6 +61,9 @@ impl Agent {
         };
         let store = orders::Store::new(&state_directory(&options), &config.director.instance);
         remove_leftovers(&config, &store);
+        // Begins to look for the next hops, beside the work until they are needed.
+        let (watcher, changes) = Watcher::spawn(Timing::default())?;
+        watcher.set_targets(configured_addresses(&config).collect());
         let user = script_user(&config)?;
         let mailer =
             config.mail.as_ref().map(|mail| Mailer::new(mail, &config.director.router_id)).transpose()?;
@@ -90,7 +95,6 @@ impl Agent {
         let check_path = Arc::new(CheckPath::default());
         let (health, reports) = Health::spawn(user.clone(), Some(Arc::new(Arc::clone(&check_path))))
             .context("no thread for health checks")?;
-        let (watcher, changes) = Watcher::spawn(Timing::default())?;
         let (to_unfinished, unfinished) = mpsc::channel(1);
         let (to_links, links) = mpsc::channel(1);
         let mut agent = Self {
@@ -125,6 +129,7 @@ impl Agent {
             rates: Arc::default(),
             to_unfinished,
             to_links,
+            audit_bites: 0,
             gives_back_at: None,
             was_reopened: false,
             _pins_lock: pins_lock,
@@ -155,9 +160,7 @@ impl Agent {
         changes: &mut mpsc::Receiver<Change>,
     ) {
         let until = tokio::time::Instant::now() + limit;
-        let is_open = |resolution: Option<&Resolution>| {
-            matches!(resolution, None | Some(Resolution::Unresolved(Reason::NeighbourPending { .. })))
-        };
+        let is_open = |resolution: Option<&Resolution>| resolution.is_none_or(Resolution::is_pending);
         let mut open: BTreeSet<IpAddr> =
             targets.iter().filter(|target| is_open(self.resolutions.get(target))).copied().collect();
         while !open.is_empty() {

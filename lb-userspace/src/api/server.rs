@@ -24,7 +24,7 @@ use super::{
     types::{Connection, ErrorBody, Stop},
     vrrp::VrrpOrder,
 };
-use crate::metrics;
+use crate::{memory, metrics};
 
 /// The interface's description for programs.
 pub(super) const OPENAPI: &str = include_str!("../../../docs/openapi.json");
@@ -32,6 +32,9 @@ pub(super) const OPENAPI: &str = include_str!("../../../docs/openapi.json");
 const BODY_BYTES: usize = 64 * 1024;
 /// How long a body may take.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// After a longer answer the memory that it took is given back: it is too much to be kept for the next one.
+const MUCH: usize = 4 << 20;
 
 /// Batches of connections that may wait for a slow client before the agent's sender does.
 const BATCHES_IN_FLIGHT: usize = 4;
@@ -80,7 +83,15 @@ async fn ask<T>(agent: &Agent, request: impl FnOnce(oneshot::Sender<T>) -> Reque
 async fn status(State(agent): State<Agent>) -> Result<Response, Refusal> {
     let status = ask(&agent, Request::Status).await?;
     // Ten thousand virtual servers make tens of megabytes: not on the thread that runs the agent.
-    let body = tokio::task::spawn_blocking(move || serde_json::to_vec(&status))
+    let in_json = move || {
+        let body = serde_json::to_vec(&status);
+        drop(status);
+        if body.as_ref().is_ok_and(|body| body.len() > MUCH) {
+            memory::give_back();
+        }
+        body
+    };
+    let body = tokio::task::spawn_blocking(in_json)
         .await
         .map_err(|error| Refusal::internal(error.to_string()))?
         .map_err(|error| Refusal::internal(error.to_string()))?;

@@ -175,6 +175,11 @@ impl IpvsPlane {
         }
     }
 
+    /// How many virtual servers it serves.
+    pub fn served(&self) -> usize {
+        self.told.len()
+    }
+
     /// What one virtual server is.
     pub fn service(&self, id: &ServiceId) -> Option<&Service> {
         self.told.get(id)

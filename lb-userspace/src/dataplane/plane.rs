@@ -241,21 +241,29 @@ impl Plane {
         }
     }
 
-    /// Whether it can hold a state as it is.
+    /// How many virtual servers it serves.
+    pub fn served(&self) -> usize {
+        match self {
+            Self::Xdp(plane) => plane.served(),
+            Self::Ipvs(plane) => plane.served(),
+        }
+    }
+
+    /// Whether it can hold a state as it is, and the checks through the data plane of `checked` servers.
     ///
     /// # Errors
     /// When no maps can.
-    pub fn holds(&self, desired: &State) -> anyhow::Result<bool> {
+    pub fn holds(&self, desired: &State, checked: usize) -> anyhow::Result<bool> {
         match self {
-            Self::Xdp(plane) => plane.holds(desired),
+            Self::Xdp(plane) => plane.holds(desired, checked),
             Self::Ipvs(_) => Ok(true),
         }
     }
 
-    /// Whether it can hold other settings of virtual servers that are there.
-    pub fn has_room_for(&self, changed: impl Iterator<Item = Service>) -> bool {
+    /// Whether it can hold other settings of virtual servers that are there, and such checks.
+    pub fn has_room_for(&self, changed: impl Iterator<Item = Service>, checked: usize) -> bool {
         match self {
-            Self::Xdp(plane) => plane.has_room_for(changed),
+            Self::Xdp(plane) => plane.has_room_for(changed, checked),
             Self::Ipvs(_) => true,
         }
     }

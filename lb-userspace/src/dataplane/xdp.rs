@@ -194,19 +194,22 @@ impl XdpPlane {
         Ok(())
     }
 
-    /// Whether the maps hold a state, so that it can be applied step by step; else the program must be opened again.
+    /// Whether the maps hold a state in which `checked` real servers are checked through the data plane, so that it can be applied
+    /// step by step; else the program must be opened again.
     ///
     /// # Errors
     /// When no maps can.
-    pub fn holds(&self, desired: &State) -> anyhow::Result<bool> {
-        Ok(self.sizes.holds(&tables::sizes_for(desired)?))
+    pub fn holds(&self, desired: &State, checked: usize) -> anyhow::Result<bool> {
+        Ok(self.sizes.holds(&tables::sizes_for(desired, checked)?))
     }
 
-    /// Whether the maps also hold other settings of virtual servers that are there, with as many servers.
-    pub fn has_room_for(&self, changed: impl Iterator<Item = Service>) -> bool {
+    /// Whether the maps also hold other settings of virtual servers that are there, with as many servers, `checked` of all of
+    /// which are checked through the data plane.
+    pub fn has_room_for(&self, changed: impl Iterator<Item = Service>, checked: usize) -> bool {
         let needed = changed.map(|service| layout::slots_needed(&service)).sum::<u64>();
         let slots = u32::try_from((self.tables.slots_in_use() + needed) * 2).unwrap_or(u32::MAX);
-        self.sizes.holds(&Sizes { max_connections: 0, services: 0, servers: 0, slots })
+        let servers = u32::try_from((self.tables.servers_in_use() + checked) * 2).unwrap_or(u32::MAX);
+        self.sizes.holds(&Sizes { max_connections: 0, services: 0, servers, slots })
     }
 
     /// Whether the program was loaded with the settings that a configuration asks for; else it must be opened again.
@@ -352,6 +355,11 @@ impl XdpPlane {
 
     fn sweeper(&self) -> MutexGuard<'_, Sweeper> {
         self.sweeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many virtual servers there are.
+    pub fn served(&self) -> usize {
+        self.tables.served()
     }
 
     /// What one virtual server is.

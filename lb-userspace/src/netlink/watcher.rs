@@ -3,13 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     hash::{BuildHasher, RandomState},
-    mem,
+    io, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
+    sync::{Arc, mpsc as std_mpsc},
+    thread,
     time::{Duration, Instant},
 };
 
 use tokio::{
+    runtime::Builder,
     select,
     sync::mpsc,
     time::{sleep, sleep_until},
@@ -26,7 +28,7 @@ use super::{
 };
 
 /// How many changes may wait for the receiver. More wait as the latest value for each target.
-const CHANGES: usize = 64;
+const CHANGES: usize = 1024;
 
 /// Wait between attempts to open netlink again.
 const REOPEN: Duration = Duration::from_secs(1);
@@ -95,12 +97,13 @@ struct Look {
 
 impl Look {
     fn unresolved(reason: Reason) -> Self {
-        Self { resolution: Resolution::Unresolved(reason), neighbour: None, settled: false, asked: false }
+        Self { resolution: Resolution::unresolved(reason), neighbour: None, settled: false, asked: false }
     }
 }
 
 impl Watcher {
-    /// Starts a watcher on the current tokio runtime, in the network namespace of the calling thread.
+    /// Starts a watcher in a thread of its own, in the network namespace of the calling one: looking at a hundred thousand targets
+    /// keeps nobody else waiting.
     ///
     /// The receiver gets a [`Change`] for each target, and again whenever the answer differs from the last one
     /// sent. A slow receiver misses intermediate values, never the last.
@@ -108,21 +111,39 @@ impl Watcher {
     /// # Errors
     ///
     /// [`Error::Open`]. Lookups need no privilege; asking for neighbours needs `CAP_NET_ADMIN`.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime with time and I/O.
     pub fn spawn(timing: Timing) -> Result<(WatcherHandle, mpsc::Receiver<Change>), Error> {
+        let (to_watch, commands) = mpsc::unbounded_channel();
+        let (changes, change_receiver) = mpsc::channel(CHANGES);
+        let (opened, is_open) = std_mpsc::channel();
+        let watch = move || {
+            let runtime = Builder::new_current_thread().enable_all().build();
+            // Sockets belong to the runtime in which they were opened.
+            let watched = runtime.map_err(Error::Open).and_then(|runtime| {
+                let watcher = runtime.block_on(async { Self::open(timing, commands) })?;
+                // Who waits for it has not gone.
+                let _ = opened.send(Ok(()));
+                runtime.block_on(watcher.run(changes));
+                Ok(())
+            });
+            if let Err(error) = watched {
+                let _ = opened.send(Err(error));
+            }
+        };
+        thread::Builder::new().name("next-hops".to_owned()).spawn(watch).map_err(Error::Open)?;
+        let ended = || Error::Open(io::Error::other("its thread has ended"));
+        is_open.recv().map_err(|_| ended())??;
+        Ok((WatcherHandle { commands: to_watch }, change_receiver))
+    }
+
+    fn open(timing: Timing, commands: mpsc::UnboundedReceiver<BTreeSet<IpAddr>>) -> Result<Self, Error> {
         // Subscribed before the first lookup: what changes in between is then seen as an event.
         let events = Events::open()?;
         let kernel = Kernel::open()?;
-        let (commands, command_receiver) = mpsc::unbounded_channel();
-        let (changes, change_receiver) = mpsc::channel(CHANGES);
-        let watcher = Self {
+        Ok(Self {
             timing,
             kernel,
             events,
-            commands: command_receiver,
+            commands,
             links: LinkTable::default(),
             targets: BTreeMap::new(),
             turns: BTreeSet::new(),
@@ -131,9 +152,7 @@ impl Watcher {
             dirty: Dirty::everything(),
             look_at: Instant::now(),
             random: RandomState::new(),
-        };
-        tokio::spawn(watcher.run(changes));
-        Ok((WatcherHandle { commands }, change_receiver))
+        })
     }
 
     async fn run(mut self, changes: mpsc::Sender<Change>) {
@@ -173,6 +192,12 @@ impl Watcher {
             stays
         });
         self.outbox.retain(|target| wanted.contains(target));
+        if self.targets.is_empty() {
+            // Made at once, trees have full nodes; one by one in order they would be half empty.
+            self.targets = wanted.iter().map(|target| (*target, Target::new(now))).collect();
+            self.turns = wanted.iter().map(|target| (now, *target)).collect();
+            return;
+        }
         for target in wanted {
             if let Entry::Vacant(new) = self.targets.entry(*target) {
                 turns.insert((now, *target));
@@ -296,10 +321,10 @@ impl Watcher {
                 Resolution::Resolved(self.share(next_hop(target, route, egress, mac)))
             }
             Reachability::Pending => {
-                Resolution::Unresolved(Reason::NeighbourPending { address: key.1, interface })
+                Resolution::unresolved(Reason::NeighbourPending { address: key.1, interface })
             }
             Reachability::Failed => {
-                Resolution::Unresolved(Reason::NeighbourFailed { address: key.1, interface })
+                Resolution::unresolved(Reason::NeighbourFailed { address: key.1, interface })
             }
         };
         Ok(Look { resolution, neighbour: Some(key), settled, asked })
@@ -334,7 +359,9 @@ impl Watcher {
             {
                 Before::Known(next_hop.destination_mac)
             }
-            Some(Resolution::Unresolved(Reason::NeighbourFailed { .. })) => Before::Failed,
+            Some(Resolution::Unresolved(reason)) if matches!(**reason, Reason::NeighbourFailed { .. }) => {
+                Before::Failed
+            }
             _ => Before::Unknown,
         }
     }

@@ -26,13 +26,19 @@ fn a_reload_exchanges_the_data_plane_under_load() -> Result<()> {
         let file = configuration(&scene).serve(&web.forward(forward(mode)));
         let (xdp, ipvs) = (with(file.text(), "xdp"), with(file.text(), "ipvs"));
         let mut director = Director::start(&scene.director, &xdp)?;
-        let load =
-            Load::start(scene.client(), topology::vip4(80), LoadOptions { held: 4, ..LoadOptions::default() })?;
+        let load = Load::start(
+            scene.client(),
+            topology::vip4(80),
+            LoadOptions { held: 4, ..LoadOptions::default() },
+        )?;
         for (text, dataplane) in [(&ipvs, "ipvs"), (&xdp, "xdp"), (&ipvs, "ipvs"), (&xdp, "xdp")] {
             director.reload(text)?;
             ensure_is(&director, dataplane)?;
             let serves_by_xdp = scene.director.xdp("eth0")?.is_some();
-            ensure!(serves_by_xdp == (dataplane == "xdp"), "{dataplane}: the program is there: {serves_by_xdp}");
+            ensure!(
+                serves_by_xdp == (dataplane == "xdp"),
+                "{dataplane}: the program is there: {serves_by_xdp}"
+            );
             ensure_in_turn(&scene.client().curl_each("http://192.168.10.50/", 1)?, 1)?;
         }
         load.stop().ensure_clean().with_context(|| format!("{mode:?}\n{}", director.log()))?;
@@ -63,7 +69,11 @@ fn auto_takes_xdp_where_it_can_and_says_why_where_not() -> Result<()> {
     let mut director = Director::start(&scene.director, &text)?;
     ensure_is(&director, "ipvs")?;
     ensure!(reason(&director)? == "virtual server \"web\": XDP has no persistence", "{}", reason(&director)?);
-    ensure!(director.log().contains("the data plane is IPVS, since XDP cannot run here"), "{}", director.log());
+    ensure!(
+        director.log().contains("the data plane is IPVS, since XDP cannot run here"),
+        "{}",
+        director.log()
+    );
     scene.client().curl("http://192.168.10.50/")?;
     director.command(&["stop", "--detach"])?;
     director.stop()?;

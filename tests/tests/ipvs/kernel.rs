@@ -102,7 +102,8 @@ fn an_agent_that_is_killed_is_missed_by_nobody() -> Result<()> {
     let both = with(configuration(&scene).serve(&web(&scene, &[1, 1, 1])).serve(&other).text(), "ipvs");
     let one = with(configuration(&scene).serve(&web(&scene, &[1, 1, 1])).text(), "ipvs");
     let mut director = Director::start(&scene.director, &both)?;
-    let load = Load::start(scene.client(), topology::vip4(80), LoadOptions { held: 2, ..LoadOptions::default() })?;
+    let load =
+        Load::start(scene.client(), topology::vip4(80), LoadOptions { held: 2, ..LoadOptions::default() })?;
     director.kill()?;
     ensure_in_turn(&scene.client().curl_each("http://192.168.10.50:8080/", 2)?, 1)?;
     // The next one has another configuration: it knows what the dead one had made.
@@ -157,7 +158,8 @@ fn a_drained_server_is_said_to_be_done() -> Result<()> {
     let answer = scene.client().curl("http://192.168.10.50/")?;
     ensure!(answer != format!("Real {}", number + 1), "{answer} drains");
     wait_for_status(&director, "draining", |status| {
-        real(status, &scene, number).is_ok_and(|one| one.state == RealServerState::Draining && one.active == 1)
+        real(status, &scene, number)
+            .is_ok_and(|one| one.state == RealServerState::Draining && one.active == 1)
     })?;
     drop(held);
     wait_for_status(&director, "drained", |status| {
@@ -177,10 +179,12 @@ fn a_server_that_fails_leaves_and_comes_back() -> Result<()> {
     let check = "sorry_server = \"192.168.1.103:8080\"\n[[virtual_server.health_check]]\ntype = \"tcp\"\n\
                  interval = \"300ms\"\ntimeout = \"5s\"\nrise = 1\nfall = 1";
     let web = fill(VirtualServer::tcp("web", topology::vip4(80)), &scene, false, 80, &[1, 1]).line(check);
-    let mut director = Director::start(&scene.director, &with(configuration(&scene).serve(&web).text(), "ipvs"))?;
+    let mut director =
+        Director::start(&scene.director, &with(configuration(&scene).serve(&web).text(), "ipvs"))?;
     let is = |director: &Director, number: usize, state: RealServerState| {
         wait_for_status(director, "the check", |status| {
-            real_of(status, IpAddr::V4([192, 168, 1, 101 + u8::try_from(number).unwrap_or(0)].into())) == Some(state)
+            real_of(status, IpAddr::V4([192, 168, 1, 101 + u8::try_from(number).unwrap_or(0)].into()))
+                == Some(state)
         })
     };
     is(&director, 1, RealServerState::Up)?;

@@ -16,7 +16,8 @@ use lab::{Director, topology::Scene};
 
 /// What `ipvsadm` prints on the director's machine.
 fn ipvsadm(scene: &Scene, arguments: &[&str]) -> Result<String> {
-    let out = scene.director.command("ipvsadm").args(arguments).output().context("`ipvsadm` cannot be run")?;
+    let out =
+        scene.director.command("ipvsadm").args(arguments).output().context("`ipvsadm` cannot be run")?;
     ensure!(out.status.success(), "ipvsadm {arguments:?}: {}", String::from_utf8_lossy(&out.stderr).trim());
     Ok(String::from_utf8(out.stdout)?)
 }

@@ -81,14 +81,26 @@ impl Drop for Names {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// A client opens a connection from a port.
-    Open { client: usize, port: u16 },
+    Open {
+        client: usize,
+        port: u16,
+    },
     /// One that is open is reset.
-    Close { oldest: bool },
+    Close {
+        oldest: bool,
+    },
     /// A server gets another weight.
-    Weight { server: usize, weight: u32 },
+    Weight {
+        server: usize,
+        weight: u32,
+    },
     /// A server is taken out, or comes back.
-    Disable { server: usize },
-    Enable { server: usize },
+    Disable {
+        server: usize,
+    },
+    Enable {
+        server: usize,
+    },
 }
 
 /// A trace that depends on the seed alone.
@@ -214,7 +226,10 @@ fn both_data_planes_choose_the_same_servers() -> Result<()> {
         let mut chosen = Vec::new();
         for dataplane in ["xdp", "ipvs"] {
             let mut director = Director::start(&scene.director, &with(file.text(), dataplane))?;
-            chosen.push(play(&scene, &director, &steps).with_context(|| format!("{scheduler} {flags} {dataplane}"))?);
+            chosen.push(
+                play(&scene, &director, &steps)
+                    .with_context(|| format!("{scheduler} {flags} {dataplane}"))?,
+            );
             director.command(&["stop", "--detach"])?;
             director.stop()?;
         }

@@ -198,7 +198,7 @@ fn maps_grow_and_keep_what_they_held() -> Result<()> {
     bring(&mut plane, &few)?;
     place.attach(&mut plane)?;
     let first: Vec<_> = few.keys().flat_map(|id| plane.servers_of(id)).collect();
-    ensure!(!plane.holds(&more)?, "2000 virtual servers fit into the smallest maps");
+    ensure!(!plane.holds(&more, 0)?, "2000 virtual servers fit into the smallest maps");
     let mut grown = place.open(&config, &more)?;
     ensure!(grown.observe() == few, "something was lost on the way");
     let still: Vec<_> = few.keys().flat_map(|id| grown.servers_of(id)).collect();
@@ -244,7 +244,7 @@ fn roles_outlive_every_change_of_the_maps() -> Result<()> {
     place.attach(&mut again)?;
 
     let more = with_roles(many(2000), |number| number % 5);
-    ensure!(!again.holds(&more)?, "2000 virtual servers fit into the smallest maps");
+    ensure!(!again.holds(&more, 0)?, "2000 virtual servers fit into the smallest maps");
     let mut grown = place.open(&config(1024), &more)?;
     ensure!(grown.observe() == state && is_on(&grown) == [true, true, false, false]);
     // VRRP goes on while the agent is busy with that.

@@ -166,7 +166,7 @@ impl Plane {
     pub fn state(&self, client: &Client, to: (IpAddr, u16, Protocol)) -> Result<Option<State>> {
         let key = flow(client, to);
         let mut found = None;
-        self.plane.connection_list()?.each(|listed, _, _| {
+        self.plane.connection_list()?.each_entry(|listed, _| {
             if listed.key == key {
                 found = Some(listed.state);
             }
@@ -201,7 +201,7 @@ impl Plane {
     /// When they differ.
     pub fn check_loads(&self) -> Result<()> {
         let mut found: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
-        self.plane.connection_list()?.each(|listed, _, _| {
+        self.plane.connection_list()?.each_entry(|listed, _| {
             let (active, inactive) = found.entry(listed.server).or_default();
             *if is_active(listed.state as u8) { active } else { inactive } += 1;
             true
@@ -302,7 +302,7 @@ impl Plane {
     /// When the kernel refuses.
     pub fn lose_neighbour(&mut self, address: IpAddr) -> Result<()> {
         let reason = Reason::NeighbourFailed { address, interface: "servers".to_owned() };
-        self.plane.set_next_hop(address, &Resolution::Unresolved(reason), true);
+        self.plane.set_next_hop(address, &Resolution::unresolved(reason), true);
         Ok(())
     }
 

@@ -41,7 +41,7 @@ impl Agent {
         let inputs = Inputs { roles: self.inputs.roles.clone(), ..Inputs::default() };
         let services =
             changed.iter().map(|&position| outcome(&new.virtual_servers[position], &inputs).service);
-        self.plane.has_room_for(services)
+        self.plane.has_room_for(services, new.servers_checked_through_dataplane())
     }
 
     /// Works out what follows for virtual servers that have changed; gives what followed before.

@@ -43,7 +43,12 @@ impl XdpPlane {
         let max_connections = config.director.max_connections;
         let clock = kernel_clock().context("cannot find out the kernel's tick")?;
         let left = pins.as_ref().map(|pins| what_is_left(pins, clock)).transpose()?.flatten();
-        let wanted = Sizes { max_connections, ..tables::sizes_for(desired)? };
+        let checked = match pins {
+            Some(_) => config.servers_checked_through_dataplane(),
+            // Such checks may come by a reload, and without pins the maps cannot be made larger.
+            None => desired.values().map(|service| service.servers.len()).sum(),
+        };
+        let wanted = Sizes { max_connections, ..tables::sizes_for(desired, checked)? };
         // With another connection table the counts of connections begin anew too: the program that is still in force goes on with
         // the old ones.
         let connections_fit = left.is_some_and(|left| left.identity.buckets == buckets_for(max_connections));
@@ -197,11 +202,13 @@ fn open_tables(
 ) -> anyhow::Result<Tables> {
     let services = take(map_name::SERVICES)?;
     let services_fd = map_fd(&services)?.try_clone_to_owned()?;
+    let nat_servers = take(map_name::NAT_SERVERS)?;
+    let nat_servers_fd = map_fd(&nat_servers)?.try_clone_to_owned()?;
     let stats = take(map_name::SERVER_STATS)?;
     let stats_fd = map_fd(&stats)?.try_clone_to_owned()?;
     let maps = Maps {
         services: services.try_into()?,
-        nat_servers: take(map_name::NAT_SERVERS)?.try_into()?,
+        nat_servers: nat_servers.try_into()?,
         stats: stats.try_into()?,
         cursors: mapped(&take(map_name::CURSORS)?, sizes.services).context("map CURSORS")?,
         slots: mapped(&take(map_name::SLOTS)?, sizes.slots).context("map SLOTS")?,
@@ -209,6 +216,7 @@ fn open_tables(
         loads: Arc::new(mapped(&take(map_name::LOADS)?, sizes.servers).context("map LOADS")?),
         filter: mapped(&take(map_name::FILTER)?, MAP_WORDS).context("map FILTER")?,
         services_fd,
+        nat_servers_fd,
         stats_fd,
     };
     Tables::open(maps, sizes, hold)

@@ -12,7 +12,7 @@ use lb_common::{
     server::Forwarding,
 };
 
-use super::conntable;
+use super::conntable::{self, Listed as Entry};
 use crate::{
     config::{Forward, Protocol},
     dataplane::Listed,
@@ -36,14 +36,19 @@ pub struct ConnectionList {
 impl ConnectionList {
     /// Calls `each` for every connection; stops when that says false.
     pub fn each(&self, mut each: impl FnMut(Listed) -> bool) {
-        self.memory.list(self.now, |found| match self.servers.get(&found.server) {
-            Some(server) => each(listed(&found, server, self.clock.seconds(found.expires))),
+        self.each_entry(|entry, server| each(listed(entry, server, self.clock.seconds(entry.expires))));
+    }
+
+    /// The same as the table has them.
+    pub fn each_entry(&self, mut each: impl FnMut(&Entry, &lb_common::server::Server) -> bool) {
+        self.memory.list(self.now, |entry| match self.servers.get(&entry.server) {
+            Some(server) => each(&entry, server),
             None => true,
         });
     }
 }
 
-fn listed(found: &conntable::Listed, server: &lb_common::server::Server, expires: u32) -> Listed {
+fn listed(found: &Entry, server: &lb_common::server::Server, expires: u32) -> Listed {
     let key = &found.key;
     let port = if server.port.is_any() { key.dport } else { server.port };
     Listed {

@@ -3,6 +3,8 @@
 //! The maps hold everything: [`Tables::open`] reads back what an earlier agent wrote, and [`Tables::audit`] compares. What
 //! stands here beside them are indices.
 
+mod addresses;
+mod answers;
 mod change;
 mod checked;
 mod entries;
@@ -38,6 +40,7 @@ use crate::{
     desired::{Server, ServerId, Service, ServiceId, State},
     netlink::Resolution,
 };
+use addresses::Addresses;
 use change::Reserved;
 use entries::Hop;
 pub use entries::in_use;
@@ -53,8 +56,9 @@ pub struct Maps {
     pub servers: Arc<Mapped<server::Server>>,
     pub loads: Arc<Mapped<Load>>,
     pub filter: Mapped<u64>,
-    /// Of `services` and `stats`, to read many elements at once.
+    /// Of `services`, `nat_servers` and `stats`, to read many elements at once.
     pub services_fd: OwnedFd,
+    pub nat_servers_fd: OwnedFd,
     pub stats_fd: OwnedFd,
 }
 
@@ -74,9 +78,7 @@ pub struct Tables {
     /// Servers that were taken out and whose connections may not all be over.
     gone: BTreeMap<Ident, Gone>,
     checked: checked::Checked,
-    /// The numbers of the servers that have an address.
-    by_address: BTreeMap<IpAddr, BTreeSet<u32>>,
-    hops: BTreeMap<IpAddr, Hop>,
+    addresses: Addresses,
     free_services: Ranges,
     free_servers: Ranges,
     free_slots: Ranges,
@@ -122,6 +124,16 @@ impl Tables {
     /// Slots that the virtual servers have.
     pub fn slots_in_use(&self) -> u64 {
         self.placed.values().map(|placed| u64::from(placed.slots.1) + u64::from(placed.stateless.1)).sum()
+    }
+
+    /// Real servers that the virtual servers have.
+    pub fn servers_in_use(&self) -> usize {
+        self.placed.values().map(|placed| placed.numbers.len()).sum()
+    }
+
+    /// How many virtual servers are served.
+    pub fn served(&self) -> usize {
+        self.placed.len()
     }
 
     /// What is served.
@@ -298,9 +310,9 @@ impl Tables {
     /// Sets how frames reach an address, for every real server that has it. `keeps_tags`: no VLAN device sits on the
     /// interface.
     pub fn set_next_hop(&mut self, target: IpAddr, resolution: &Resolution, keeps_tags: bool) {
-        let hop = Hop::new(resolution, keeps_tags, self.hops.get(&target));
-        self.hops.insert(target, hop);
-        for &number in self.by_address.get(&target).into_iter().flatten() {
+        let hop = Hop::new(resolution, keeps_tags, self.addresses.hop(target));
+        self.addresses.set_hop(target, hop);
+        for number in self.addresses.numbers(target) {
             if let Some(mut entry) = self.server(number) {
                 hop.write_to(&mut entry);
                 self.maps.servers.store(number, &entry);
@@ -341,12 +353,7 @@ impl Tables {
         let mut entry = self.maps.servers.copy(number);
         entry.forwarding = 0;
         self.maps.servers.store(number, &entry);
-        if let Some(numbers) = self.by_address.get_mut(&address) {
-            numbers.remove(&number);
-            if numbers.is_empty() {
-                self.by_address.remove(&address);
-            }
-        }
+        self.addresses.remove(address, number);
         self.free_servers.give(number, 1);
     }
 
@@ -395,11 +402,11 @@ impl Ident {
     }
 }
 
-/// How large the maps must be for a state.
+/// How large the maps must be for a state in which `checked` real servers are checked through the data plane.
 ///
 /// # Errors
 /// When no map can be that large.
-pub fn sizes_for(state: &State) -> anyhow::Result<super::Sizes> {
+pub fn sizes_for(state: &State, checked: usize) -> anyhow::Result<super::Sizes> {
     let servers: usize = state.values().map(|service| service.servers.len()).sum();
     let slots: u64 = state.values().map(slots_needed).sum();
     // Room for as much again: changes write the new before they free the old.
@@ -407,8 +414,8 @@ pub fn sizes_for(state: &State) -> anyhow::Result<super::Sizes> {
     let sizes = super::Sizes {
         max_connections: 0,
         services: room(state.len(), 256)?,
-        // Checks may need an entry of their own for each.
-        servers: room(servers * 2, 1024)?,
+        // Such checks have entries of their own.
+        servers: room(servers + checked, 1024)?,
         slots: room(usize::try_from(slots)?, 65_536)?,
     };
     ensure!(sizes.servers < 1 << 24, "{servers} real servers are more than the program can number");

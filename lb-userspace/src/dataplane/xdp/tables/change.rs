@@ -160,13 +160,13 @@ impl Tables {
         index: u32,
         number: u32,
     ) {
-        let hop = self.hops.get(&server.address).copied();
+        let hop = self.addresses.hop(server.address);
         let old = self.server(number);
         let mut new = entries::server(id, service, server, index, hop.or(old.map(Hop::of)));
         new.position = u32::try_from(position).unwrap_or(u32::MAX);
         new.last_weight = last_weight;
         self.maps.servers.store(number, &new);
-        self.by_address.entry(server.address).or_default().insert(number);
+        self.addresses.add(server.address, number);
         let load = |field: usize| self.maps.loads.word(number, field);
         let before = load(offset_of!(Load, upper)).swap(server.upper_threshold, SeqCst);
         if server.upper_threshold == 0 || server.upper_threshold > before {
@@ -253,8 +253,7 @@ impl Tables {
                         && there.flags & server_flag::GONE == 0
                 })
         };
-        let numbers = self.by_address.get(&entry.addr.to_ip());
-        let heir = numbers.into_iter().flatten().copied().find(is_heir);
+        let heir = self.addresses.numbers(entry.addr.to_ip()).find(is_heir);
         // It was there a moment ago; if it is not any more, all is well. An update needs no new memory.
         let _ = match heir {
             Some(heir) => self.maps.nat_servers.insert(key, heir, 0),

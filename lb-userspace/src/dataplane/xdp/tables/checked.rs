@@ -89,11 +89,11 @@ impl Tables {
             servers: Vec::new(),
         };
         let old = self.server(number).map(entries::Hop::of);
-        let hop = self.hops.get(&address).copied().or(old);
+        let hop = self.addresses.hop(address).or(old);
         let mut entry = entries::server(&id.service, &service, &server, u32::MAX, hop);
         entry.flags |= server_flag::CHECK;
         self.maps.servers.store(number, &entry);
-        self.by_address.entry(address).or_default().insert(number);
+        self.addresses.add(address, number);
         self.mark(entry.vip, Role::Virtual);
         // Without NAT the answers come from the virtual server's address.
         self.mark(if forward == Forward::Nat { entry.addr } else { entry.vip }, Role::NatServer);

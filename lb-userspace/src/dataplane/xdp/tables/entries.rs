@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A next hop as the program wants it, and the source address for tunnels.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hop {
     next_hop: server::NextHop,
     source: Addr,
@@ -26,7 +26,7 @@ pub struct Hop {
 
 impl Hop {
     /// Of what is known of an address; a tunnel keeps its source while there is no way.
-    pub fn new(resolution: &Resolution, keeps_tags: bool, old: Option<&Self>) -> Self {
+    pub fn new(resolution: &Resolution, keeps_tags: bool, old: Option<Self>) -> Self {
         match resolution {
             Resolution::Resolved(hop) => {
                 Self { next_hop: next_hop(hop, keeps_tags), source: Addr::from_ip(hop.source) }

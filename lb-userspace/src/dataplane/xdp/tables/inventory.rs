@@ -18,7 +18,9 @@ use lb_common::{
 
 use super::{
     super::{Sizes, mapped::Mapped, ranges::Ranges, syscall},
-    Gone, Hold, Ident, Maps, Placed, Tables, entries, hash_slots,
+    Gone, Hold, Ident, Maps, Placed, Tables,
+    answers::Answers,
+    entries, hash_slots,
 };
 use crate::{
     dataplane::Audit,
@@ -50,8 +52,7 @@ impl Tables {
             placed: BTreeMap::new(),
             gone: BTreeMap::new(),
             checked: super::checked::Checked::default(),
-            by_address: BTreeMap::new(),
-            hops: BTreeMap::new(),
+            addresses: super::Addresses::default(),
             free_services: Ranges::new(sizes.services),
             free_servers: Ranges::new(sizes.servers),
             free_slots: Ranges::new(sizes.slots),
@@ -179,8 +180,8 @@ impl Tables {
     pub(super) fn take_number(&mut self, number: u32, entry: &server::Server) {
         self.free_servers.take_at(number, 1);
         let address = entry.addr.to_ip();
-        self.by_address.entry(address).or_default().insert(number);
-        self.hops.entry(address).or_insert(entries::Hop::of(*entry));
+        self.addresses.add(address, number);
+        self.addresses.set_hop_if_unknown(address, entries::Hop::of(*entry));
     }
 
     /// Compares one of `parts` parts of the virtual servers with the maps; goes on where it stopped, or with 1 at the beginning.
@@ -195,6 +196,10 @@ impl Tables {
             None => Some(self.remove_strangers()?),
             Some(_) => None,
         };
+        let answers = match parts {
+            1 => Some(Answers::read(&self.maps.nat_servers_fd, &self.maps.servers)?),
+            _ => None,
+        };
         let count = self.placed.len().div_ceil(parts.max(1)).max(1);
         let mut rest = self.placed.range((from.map_or(Bound::Unbounded, Bound::Included), Bound::Unbounded));
         let mut audit = Audit::default();
@@ -204,7 +209,7 @@ impl Tables {
                 Some(whole) => whole.get(&key).copied(),
                 None => self.maps.services.get(&key, 0).ok(),
             };
-            if there != Some(placed.entry) || !self.is_whole(id, placed) {
+            if there != Some(placed.entry) || !self.is_whole(id, placed, answers.as_ref()) {
                 audit.damaged.insert(*id);
             }
             audit.looked_at.push(*id);
@@ -233,7 +238,7 @@ impl Tables {
     }
 
     /// Whether the servers and slots of a virtual server are as they were written.
-    fn is_whole(&self, id: &ServiceId, placed: &Placed) -> bool {
+    fn is_whole(&self, id: &ServiceId, placed: &Placed, answers: Option<&Answers>) -> bool {
         if self.slots_hash(&placed.entry) != placed.slots_hash {
             return false;
         }
@@ -252,7 +257,7 @@ impl Tables {
         }
         placed.service.servers.iter().zip(&placed.numbers).enumerate().all(|(place, (server, &number))| {
             let there = self.maps.servers.copy(number);
-            let hop = self.hops.get(&server.address).copied().unwrap_or(entries::Hop::of(there));
+            let hop = self.addresses.hop(server.address).unwrap_or(entries::Hop::of(there));
             let mut wanted = entries::server(id, &placed.service, server, placed.index, Some(hop));
             wanted.position = u32::try_from(place).unwrap_or(u32::MAX);
             wanted.last_weight = placed.last_weights[place];
@@ -260,7 +265,7 @@ impl Tables {
             there == wanted
                 && load.weight == entries::weight(server)
                 && (load.upper, load.lower) == (server.upper_threshold, server.lower_threshold)
-                && self.has_way_back(id, server)
+                && (answers.is_some_and(|answers| answers.lead_to(number)) || self.has_way_back(id, server))
         })
     }
 
