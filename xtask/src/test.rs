@@ -1,5 +1,7 @@
 //! `cargo xtask test`: every check and test, one after the other, and a count as the last line.
 
+mod machine;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader},
@@ -34,6 +36,9 @@ pub struct Options {
     /// Leave out what needs root (the eBPF build and the suites of the lab) and the fuzz targets
     #[arg(long)]
     unit: bool,
+    /// Leave out what runs on other kernels, in virtual machines
+    #[arg(long)]
+    host: bool,
 }
 
 /// Runs everything, also after a failure.
@@ -79,12 +84,26 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         steps.step("fuzz", fuzz::test);
     }
     if !options.unit {
-        for suite in &suites.privileged {
+        for suite in suites.privileged.iter().filter(|suite| *suite != machine::ONLY_THERE) {
             if built {
                 let args = ["test", "--release", "-p", PRIVILEGED, "--no-fail-fast", "--test", suite];
                 steps.tests(suite, &args, filter);
             } else {
                 steps.total.skipped.push(format!("{suite}: the build failed"));
+            }
+        }
+    }
+    if !options.unit && !options.host {
+        for run in machine::RUNS {
+            if built {
+                steps.step(run.name, |workspace| match run.command(workspace, filter)? {
+                    Some(mut command) => {
+                        read_tests(run.name, &mut command, PATIENCE, |line| println!("{line}"))
+                    }
+                    None => Ok(Counts::default()),
+                });
+            } else {
+                steps.total.skipped.push(format!("{}: the build failed", run.name));
             }
         }
     }

@@ -11,13 +11,14 @@ use anyhow::{Context as _, bail};
 use super::{Agent, Options, events::Severity, open_pins, pins_directory};
 use crate::{
     api::types::DataPlaneKind,
-    config::{Config, Dataplane},
+    config::{Config, Dataplane, XdpMode},
     dataplane::{
         DataPlane as _, Plane,
         ipvs::{self, IpvsPlane},
         xdp::{self, Pins, XdpPlane, remove_pinned},
     },
     desired::State,
+    netlink::Link,
     orders,
     reconcile::reconcile,
 };
@@ -31,11 +32,20 @@ pub(super) struct Opened {
     pub(super) fallback: Option<String>,
 }
 
-/// IPVS after XDP has taken over: new connections pass it by, the old ones go on in it.
+/// A data plane in whose place another one is: new connections pass it by, the old ones go on in it.
+///
+/// An XDP program stays on the interfaces and follows the connections that it knows; all else it passes to the kernel, which has
+/// IPVS. IPVS keeps its services: what reaches it are packets that XDP does not know.
 pub(super) struct Retiring {
-    plane: IpvsPlane,
+    plane: Plane,
     /// When connections that are still there have been silent for as long as one may be.
     until: Instant,
+}
+
+impl Retiring {
+    pub(super) fn follow_interfaces(&mut self, links: &[Link], mode: XdpMode) {
+        self.plane.follow_interfaces(links, mode);
+    }
 }
 
 /// The file in which it stands which of IPVS's services are ours.
@@ -143,7 +153,7 @@ impl Agent {
                     return;
                 }
                 match IpvsPlane::open(&self.config, owned) {
-                    Ok(plane) => self.retire(plane),
+                    Ok(plane) => self.retire(Plane::Ipvs(Box::new(plane))),
                     Err(error) => tracing::warn!("IPVS's services of an earlier run stay: {error:#}"),
                 }
             }
@@ -158,17 +168,18 @@ impl Agent {
         }
     }
 
-    /// Lets IPVS finish the connections that it has.
-    fn retire(&mut self, plane: IpvsPlane) {
+    /// Lets a data plane finish the connections that it has.
+    fn retire(&mut self, plane: Plane) {
         let longest = self.config.timeouts.tcp.max(self.config.timeouts.udp);
         self.retiring = Some(Retiring { plane, until: Instant::now() + longest });
     }
 
-    /// Ends IPVS when the last of its connections has ended.
+    /// Ends a data plane when the last of its connections has ended.
     pub(super) fn follow_retiring(&mut self) {
-        /// How long a connection that is being closed is waited for.
+        /// How long packets that are still under way are waited for.
         const LAST_PACKETS: Duration = Duration::from_secs(10);
-        let Some(retiring) = &self.retiring else { return };
+        let Some(retiring) = &mut self.retiring else { return };
+        retiring.plane.collect();
         let is_idle = retiring.plane.is_idle();
         if !is_idle && retiring.until > Instant::now() {
             return;
@@ -176,16 +187,22 @@ impl Agent {
         // A client's last acknowledgement may still be under way.
         let soon = Instant::now() + LAST_PACKETS;
         if is_idle && retiring.until > soon {
-            self.retiring.as_mut().expect("looked at").until = soon;
+            retiring.until = soon;
             return;
         }
         if let Some(retiring) = self.retiring.take() {
+            let kind = retiring.plane.kind();
             let text = match retiring.plane.detach() {
-                Ok(()) => "IPVS has finished its connections: its services are removed".to_owned(),
-                Err(error) => format!("IPVS's services stay: {error:#}"),
+                Ok(()) => format!("{kind} has finished its connections and is removed"),
+                Err(error) => format!("{kind} stays, though it has finished: {error:#}"),
             };
             self.events.tell(Severity::Good, "director", text);
         }
+    }
+
+    /// The program of a retiring XDP data plane needs next hops and interfaces as before.
+    pub(super) fn retiring_plane(&mut self) -> Option<&mut Plane> {
+        self.retiring.as_mut().map(|retiring| &mut retiring.plane)
     }
 
     /// Whether a configuration asks for another data plane than the one in force.
@@ -204,16 +221,35 @@ impl Agent {
     /// # Errors
     /// When it cannot run; then this one stays in force.
     pub(super) async fn exchange_plane(&mut self, new: &Config, wanted: &State) -> anyhow::Result<()> {
+        // One of the kind that is wanted may still be finishing: its connections are taken over, and it must not look after
+        // them any more.
+        let mut earlier = self.retiring.take();
+        if let Some(plane) = earlier.as_mut().and_then(|retiring| retiring.plane.xdp()) {
+            plane.retire();
+        }
+        match self.exchanged(new, wanted).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                if let Some(plane) = earlier.as_mut().and_then(|retiring| retiring.plane.xdp()) {
+                    plane.resume()?;
+                }
+                self.retiring = earlier;
+                Err(error)
+            }
+        }
+    }
+
+    async fn exchanged(&mut self, new: &Config, wanted: &State) -> anyhow::Result<()> {
         let opened = open(&self.options, new, wanted, &self.orders).await?;
         let (mut plane, mut served) = (opened.plane, self.plane.observe());
+        if plane.kind() == self.plane.kind() {
+            // `auto` has come to what there is.
+            self.fallback = opened.fallback;
+            return Ok(());
+        }
         if plane.kind() == DataPlaneKind::Xdp {
             // What it has not is about to change: the new configuration is one that it can serve.
             served.retain(|_, service| xdp::can_serve(service));
-        }
-        if plane.kind() == self.plane.kind() {
-            // `auto` has come to what there is; another load of XDP would not fit beside this one.
-            self.fallback = opened.fallback;
-            return Ok(());
         }
         for operation in reconcile(&served, &plane.observe(), &BTreeSet::new()) {
             plane.apply(&operation).context("the other data plane does not take what is served")?;
@@ -222,15 +258,16 @@ impl Agent {
             plane.set_next_hop(*target, resolution, self.keeps_tags(resolution));
         }
         plane.set_macs(&self.links.iter().filter_map(|link| link.mac).collect());
+        plane.attach(&new.director.interfaces, new.director.xdp_mode).await?;
+        if let Some(old) = self.plane.xdp() {
+            // From here on it passes new flows to the kernel.
+            old.pass_new_flows().context("the XDP program does not let go of new connections")?;
+        }
         self.fallback = opened.fallback;
         self.unpinned = opened.unpinned;
-        plane.attach(&new.director.interfaces, new.director.xdp_mode).await?;
         let text = format!("the data plane is {} now; it was {}", plane.kind(), self.plane.kind());
-        match std::mem::replace(&mut self.plane, plane) {
-            Plane::Ipvs(old) => self.retire(*old),
-            // Its program leaves the interfaces, and IPVS gets the packets.
-            Plane::Xdp(old) => old.detach()?,
-        }
+        let old = std::mem::replace(&mut self.plane, plane);
+        self.retire(old);
         self.was_reopened = true;
         self.lead_roles();
         self.events.tell(Severity::Good, "director", text);
@@ -238,7 +275,7 @@ impl Agent {
     }
 }
 
-/// Removes what IPVS had still to finish.
+/// Removes a data plane that had still connections to finish.
 ///
 /// # Errors
 /// When the kernel refuses.

@@ -269,6 +269,9 @@ impl Agent {
         }
         let keeps_tags = self.keeps_tags(&resolution);
         self.plane.set_next_hop(target, &resolution, keeps_tags);
+        if let Some(retiring) = self.retiring_plane() {
+            retiring.set_next_hop(target, &resolution, keeps_tags);
+        }
         self.resolutions.insert(target, resolution);
     }
 
@@ -304,11 +307,19 @@ impl Agent {
     /// Keeps up with this machine's interfaces and their MAC addresses, and with whether the program is still there.
     pub(super) fn links_seen(&mut self, links: Vec<netlink::Link>) {
         if links != self.links {
-            self.plane.set_macs(&links.iter().filter_map(|link| link.mac).collect());
+            let macs = links.iter().filter_map(|link| link.mac).collect();
+            self.plane.set_macs(&macs);
+            if let Some(retiring) = self.retiring_plane() {
+                retiring.set_macs(&macs);
+            }
             self.links = links;
             self.tell_own_addresses();
         }
-        self.plane.follow_interfaces(&self.links, self.config.director.xdp_mode);
+        let mode = self.config.director.xdp_mode;
+        self.plane.follow_interfaces(&self.links, mode);
+        if let Some(retiring) = &mut self.retiring {
+            retiring.follow_interfaces(&self.links, mode);
+        }
     }
 
     /// Has the counters read and the rates worked out, in another thread; unless that is still busy with the last time.

@@ -93,6 +93,14 @@ impl Plane {
         }
     }
 
+    /// Whether it has no connections that anybody waits for.
+    pub fn is_idle(&self) -> bool {
+        match self {
+            Self::Xdp(plane) => plane.is_idle(),
+            Self::Ipvs(plane) => plane.is_idle(),
+        }
+    }
+
     /// Whether packets are forwarded on when this process ends.
     pub fn outlives_the_agent(&self) -> bool {
         match self {

@@ -251,6 +251,24 @@ impl XdpPlane {
         Ok(())
     }
 
+    /// Passes new flows to the kernel from now on, as on standby; the flows that are known go on. For who puts another data plane
+    /// in its place.
+    ///
+    /// # Errors
+    /// When the kernel refuses; some virtual servers may have changed then.
+    pub fn pass_new_flows(&mut self) -> anyhow::Result<()> {
+        self.tables.pass_new_flows()
+    }
+
+    /// Whether it has no connections that anybody waits for.
+    pub fn is_idle(&self) -> bool {
+        let all = self.tables.numbers().collect();
+        match self.connection_counts() {
+            Ok(counts) => counts.unfinished(&all).values().all(|count| *count == 0),
+            Err(_) => false,
+        }
+    }
+
     /// Ends the threads that look through the maps, before another load of the same maps takes over.
     pub fn retire(&mut self) {
         self.keeper = None;

@@ -59,11 +59,10 @@ fn data_plane(families: &mut Families<'_>, status: &Status) -> fmt::Result {
     families
         .gauge("xdirector_pinned", "1 if the data plane outlives the agent.")?
         .flag(&[], status.persistence.pins.is_some() || status.dataplane == DataPlaneKind::Ipvs)?;
-    let mut family = families
-        .info("xdirector_dataplane_fallback", "Why it is IPVS, though the configuration says \"auto\".")?;
-    if let Some(reason) = &status.dataplane_reason {
-        family.text(&[("reason", reason)])?;
-    }
+    let reason = status.dataplane_reason.as_deref();
+    families
+        .gauge("xdirector_dataplane_fallback", "1 if it is IPVS, though the configuration says \"auto\".")?
+        .flag(&[("reason", reason.unwrap_or_default())], reason.is_some())?;
     families
         .gauge("xdirector_adopted", "1 if the agent took over the data plane that an earlier one had left.")?
         .flag(&[], status.persistence.adopted)?;

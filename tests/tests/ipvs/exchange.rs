@@ -16,14 +16,16 @@ use super::{
     with,
 };
 
-/// New connections are never refused; those of `sh` keep their servers on the way to IPVS, all of them on the way back.
+/// New connections are never refused, and the old ones go on in the data plane where they began.
 #[test]
 fn a_reload_exchanges_the_data_plane_under_load() -> Result<()> {
     require_ipvs!("a_reload_exchanges_the_data_plane_under_load");
     for mode in [Mode::Nat, Mode::Dr] {
         let scene = topology::build(mode, &Options::new(&format!("swap-{}", forward(mode))))?;
-        let web = web(&scene, &[1, 1, 1]).scheduler("sh").line("scheduler_flags = [\"sh-port\"]");
-        let file = configuration(&scene).serve(&web.forward(forward(mode)));
+        let web = web(&scene, &[1, 1, 1]);
+        let file = configuration(&scene)
+            .lines("[timeouts]\ntcp = \"60s\"\ntcp_fin = \"2s\"")
+            .serve(&web.forward(forward(mode)));
         let (xdp, ipvs) = (with(file.text(), "xdp"), with(file.text(), "ipvs"));
         let mut director = Director::start(&scene.director, &xdp)?;
         let load = Load::start(
@@ -41,8 +43,17 @@ fn a_reload_exchanges_the_data_plane_under_load() -> Result<()> {
             );
             ensure_in_turn(&scene.client().curl_each("http://192.168.10.50/", 1)?, 1)?;
         }
+        let before = scene.client().connect(topology::vip4(80))?;
+        director.reload(&ipvs)?;
         load.stop().ensure_clean().with_context(|| format!("{mode:?}\n{}", director.log()))?;
-        let gone = wait_until(SOON * 2, || ipvsadm(&scene, &["-Sn"]).is_ok_and(|left| left.is_empty()));
+        // XDP stays for as long as it has connections.
+        ensure!(scene.director.xdp("eth0")?.is_some(), "the program has left its connections");
+        drop(before);
+        let gone = wait_until(SOON * 3, || scene.director.xdp("eth0").is_ok_and(|program| program.is_none()));
+        ensure!(gone, "XDP's program stays:\n{}", director.log());
+        ensure_in_turn(&scene.client().curl_each("http://192.168.10.50/", 6)?, 3)?;
+        director.reload(&xdp)?;
+        let gone = wait_until(SOON * 3, || ipvsadm(&scene, &["-Sn"]).is_ok_and(|left| left.is_empty()));
         ensure!(gone, "IPVS's services stay:\n{}\n{}", ipvsadm(&scene, &["-Sn"])?, director.log());
         director.stop()?;
     }

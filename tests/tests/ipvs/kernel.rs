@@ -99,8 +99,9 @@ fn an_agent_that_is_killed_is_missed_by_nobody() -> Result<()> {
     require_ipvs!("an_agent_that_is_killed_is_missed_by_nobody");
     let scene = topology::nat(&Options::new("killed"))?;
     let other = fill(VirtualServer::tcp("other", topology::vip4(8080)), &scene, false, 8080, &[1]);
-    let both = with(configuration(&scene).serve(&web(&scene, &[1, 1, 1])).serve(&other).text(), "ipvs");
-    let one = with(configuration(&scene).serve(&web(&scene, &[1, 1, 1])).text(), "ipvs");
+    let file = configuration(&scene).lines("[timeouts]\ntcp_fin = \"2s\"").serve(&web(&scene, &[1, 1, 1]));
+    let one = with(file.text(), "ipvs");
+    let both = with(file.serve(&other).text(), "ipvs");
     let mut director = Director::start(&scene.director, &both)?;
     let load =
         Load::start(scene.client(), topology::vip4(80), LoadOptions { held: 2, ..LoadOptions::default() })?;

@@ -46,6 +46,15 @@ use entries::Hop;
 pub use entries::in_use;
 pub use inventory::Outgrown;
 
+/// The number of a role that no VRRP instance has: there are fewer of them ([`crate::config::vrrp::MAX_VRRP_INSTANCES`]) than
+/// words in the map.
+const NOBODYS_ROLE: u16 = 2047;
+
+const _: () = assert!(
+    (NOBODYS_ROLE as usize) > crate::config::vrrp::MAX_VRRP_INSTANCES
+        && (NOBODYS_ROLE as u32) < lb_common::service::MAX_ROLES
+);
+
 /// The maps that say what is served.
 pub struct Maps {
     pub services: HashMap<MapData, ServiceKey, service::Service>,
@@ -249,6 +258,19 @@ impl Tables {
             self.old_slots.extend([(old.slots, None), (old.stateless, None)]);
         }
         self.give_role_to_gone(id, service.role);
+        Ok(())
+    }
+
+    /// Puts all virtual servers on standby for new flows: their entries get a role that nobody ever has. Those of the real
+    /// servers keep theirs, by which known flows are served.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn pass_new_flows(&mut self) -> anyhow::Result<()> {
+        for (id, placed) in &mut self.placed {
+            placed.entry.role = NOBODYS_ROLE;
+            self.maps.services.insert(entries::service_key(id), placed.entry, 0)?;
+        }
         Ok(())
     }
 
