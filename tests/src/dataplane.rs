@@ -31,11 +31,20 @@ pub fn tried() -> DataPlane {
 #[must_use]
 pub fn named(configuration: &str) -> String {
     match tried() {
-        DataPlane::Ipvs if !configuration.contains("dataplane = ") => {
-            configuration.replacen("[director]\n", "[director]\ndataplane = \"ipvs\"\n", 1)
-        }
+        DataPlane::Ipvs if !configuration.contains("\ndataplane = ") => with(configuration, "ipvs"),
         _ => configuration.to_owned(),
     }
+}
+
+/// The same text with this data plane; it must not name one.
+#[must_use]
+pub fn with(configuration: &str, dataplane: &str) -> String {
+    let line = |line: &str| match line {
+        // As a line of its own: comments speak of it too.
+        "[director]" => format!("[director]\ndataplane = \"{dataplane}\"\n"),
+        other => format!("{other}\n"),
+    };
+    configuration.lines().map(line).collect()
 }
 
 /// Returns from a test of the XDP program, saying so, when another data plane is tried.

@@ -12,7 +12,7 @@ use lab::{
     configuration::VirtualServer,
     moody::{Mood, Moody},
     registry::wait_until,
-    require_director,
+    require_director, require_xdp,
     topology::{self, Options, Scene},
 };
 use lb_userspace::api::types::RealServerState;
@@ -190,6 +190,7 @@ impl Flow {
 #[test]
 fn udp_flows_leave_a_dead_server_or_wait_for_it() -> Result<()> {
     require_director!("udp_flows_leave_a_dead_server_or_wait_for_it");
+    require_xdp!("udp_flows_leave_a_dead_server_or_wait_for_it");
     let scene = topology::nat(&Options::new("flows").servers(2))?;
     let pages = pages(&scene)?;
     let moving = VirtualServer::udp("moving", topology::vip4(80));

@@ -22,11 +22,6 @@ fn ipvsadm(scene: &Scene, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(out.stdout)?)
 }
 
-/// The same text with another data plane.
-fn with(configuration: &str, dataplane: &str) -> String {
-    configuration.replacen("[director]\n", &format!("[director]\ndataplane = \"{dataplane}\"\n"), 1)
-}
-
 /// Fails unless the status names this data plane.
 fn ensure_is(director: &Director, dataplane: &str) -> Result<()> {
     let status = director.status()?;

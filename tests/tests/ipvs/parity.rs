@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::{
     Director, Netns,
     configuration::VirtualServer,
+    dataplane::with,
     require_ipvs,
     topology::{self, Options, Scene},
 };
@@ -26,7 +27,6 @@ use nix::sys::socket::{
 use super::{
     common::address,
     support::{configuration, fill},
-    with,
 };
 
 /// Where the real servers say who they are.

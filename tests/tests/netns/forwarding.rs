@@ -7,7 +7,7 @@ use lab::{
     Director,
     configuration::VirtualServer,
     programs::XdpProgram,
-    require_director,
+    require_director, require_xdp,
     topology::{self, Options},
 };
 
@@ -17,6 +17,7 @@ use crate::support::{configuration, ensure_in_turn, fill};
 #[test]
 fn dr_within_a_vlan() -> Result<()> {
     require_director!("dr_within_a_vlan");
+    require_xdp!("dr_within_a_vlan");
     let mut scene = topology::dr(&Options::new("vlan"))?;
     let members: Vec<_> = scene.clients.iter().map(|client| client.netns.clone()).collect();
     for member in members.iter().chain(scene.servers.iter().map(|server| &server.netns)) {
@@ -90,6 +91,7 @@ fn one_virtual_server_with_dr_and_tun() -> Result<()> {
 #[test]
 fn port_0_serves_every_port() -> Result<()> {
     require_director!("port_0_serves_every_port");
+    require_xdp!("port_0_serves_every_port");
     let scene = topology::dr(&Options::new("port0"))?;
     let web = VirtualServer::tcp("all", topology::vip4(0)).forward("dr");
     let web = fill(web, &scene, false, 0, &[1, 1, 1]);

@@ -7,7 +7,7 @@ use lab::{
     Director,
     client::Client,
     configuration::VirtualServer,
-    require_director,
+    require_director, require_xdp,
     requirements::say_skipped,
     topology::{self, Mode, Options, Scene},
 };
@@ -28,6 +28,7 @@ macro_rules! require_cgroup2 {
 #[test]
 fn the_director_itself_is_served_by_nat() -> Result<()> {
     require_director!("the_director_itself_is_served_by_nat");
+    require_xdp!("the_director_itself_is_served_by_nat");
     require_cgroup2!("the_director_itself_is_served_by_nat");
     serves_itself(Mode::Nat, "local-nat", 8080, &[topology::vip4(80), topology::vip6(80)])
 }
@@ -35,6 +36,7 @@ fn the_director_itself_is_served_by_nat() -> Result<()> {
 #[test]
 fn the_director_itself_is_served_beside_dr() -> Result<()> {
     require_director!("the_director_itself_is_served_beside_dr");
+    require_xdp!("the_director_itself_is_served_beside_dr");
     require_cgroup2!("the_director_itself_is_served_beside_dr");
     // IPv4 only: for a real server on the link IPv6 takes the VIP itself as source, as the nearest address, and the server
     // has that too. docs/operations.md says how directors avoid it.

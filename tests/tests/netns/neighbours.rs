@@ -7,7 +7,7 @@ use lab::{
     Director, Netns,
     configuration::VirtualServer,
     registry::wait_until,
-    require_director,
+    require_director, require_xdp,
     topology::{self, Mode, Options, Scene},
 };
 use lb_userspace::api::types::{RealServerState, RealServerStatus};
@@ -76,6 +76,7 @@ fn third(director: &Director) -> Result<RealServerStatus> {
 #[test]
 fn an_interface_that_is_made_anew_is_attached_again() -> Result<()> {
     require_director!("an_interface_that_is_made_anew_is_attached_again");
+    require_xdp!("an_interface_that_is_made_anew_is_attached_again");
     let mut scene = topology::nat(&Options::new("anew"))?;
     let mut director = start(&scene, Mode::Nat)?;
     ensure_in_turn(&scene.client().curl_each("http://192.168.10.50/", 3)?, 3)?;

@@ -11,7 +11,7 @@ use lab::{
     Director,
     configuration::VirtualServer,
     registry::wait_until,
-    require_director,
+    require_director, require_xdp,
     topology::{self, Mode, Options, Scene},
 };
 use lb_userspace::api::types::RealServerStatus;
@@ -66,6 +66,7 @@ fn packets_go_on_without_an_agent_and_the_next_one_takes_over() -> Result<()> {
 #[test]
 fn connections_move_to_a_table_of_another_size() -> Result<()> {
     require_director!("connections_move_to_a_table_of_another_size");
+    require_xdp!("connections_move_to_a_table_of_another_size");
     for (mode, restart, label) in [
         (Mode::Nat, false, "resize-nat"),
         (Mode::Nat, true, "resize-nat2"),
@@ -117,6 +118,7 @@ fn connections_move_to_a_table_of_another_size() -> Result<()> {
 #[test]
 fn connections_stay_when_more_servers_need_larger_maps() -> Result<()> {
     require_director!("connections_stay_when_more_servers_need_larger_maps");
+    require_xdp!("connections_stay_when_more_servers_need_larger_maps");
     let scene = topology::nat(&Options::new("larger-maps"))?;
     let before = configuration(&scene).serve(&web(&scene, Mode::Nat));
     // More than fit into the smallest maps; nobody asks them anything.
