@@ -17,7 +17,7 @@ pub use self::{
     order::ServerAddress,
     server::serve,
     socket::{BoundSocket, SocketFile, bind, default_path},
-    types::{Connection, Order, Ordered, Reloaded, StateEvent, Status, Stop},
+    types::{Connection, DataPlaneOrder, Order, Ordered, Reloaded, StateEvent, Status, Stop},
     vrrp::{VrrpOrder, VrrpStatus},
 };
 
@@ -45,6 +45,13 @@ pub enum Request {
         order: Order,
         /// Takes what it concerned, or why nothing.
         reply: oneshot::Sender<Result<Ordered, String>>,
+    },
+    /// Put another data plane in the place of the one in force. A refusal says why that cannot be.
+    DataPlane {
+        /// Which.
+        order: DataPlaneOrder,
+        /// Takes which is in force then.
+        reply: oneshot::Sender<Result<DataPlaneOrder, String>>,
     },
     /// How VRRP is.
     Vrrp(oneshot::Sender<VrrpStatus>),

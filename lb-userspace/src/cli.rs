@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod connections;
+mod dataplane;
 pub mod documents;
 pub mod events;
 pub mod guard;
@@ -47,6 +48,8 @@ pub enum Command {
     Connections(connections::ConnectionsArgs),
     /// Show who has the virtual addresses, and why; give them up
     Vrrp(vrrp::VrrpArgs),
+    /// Exchange what moves the packets: XDP or the kernel's IPVS
+    Dataplane(dataplane::DataPlaneArgs),
     /// Watch the director in the terminal; drain and enable servers
     Top(top::TopArgs),
     /// Show the last changes of state
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Connections(args) => connections::run(&args),
         Command::Vrrp(args) => vrrp::run(&args),
+        Command::Dataplane(args) => dataplane::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Reload(args) => reload::run(&args),

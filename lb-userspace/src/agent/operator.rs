@@ -40,6 +40,7 @@ impl Agent {
                 self.gives_back_at = Some(Instant::now() + super::MEMORY_KEPT);
             }
             Request::Order { order, reply } => drop(reply.send(self.order(&order))),
+            Request::DataPlane { order, reply } => drop(reply.send(self.set_plane(order).await)),
             Request::Vrrp(reply) => drop(reply.send(self.vrrp_status().unwrap_or_default())),
             Request::VrrpOrder { instance, resume, reply } => {
                 drop(reply.send(self.vrrp_order(&instance, resume)));

@@ -10,14 +10,14 @@ use anyhow::{Context as _, bail};
 
 use super::{Agent, Options, events::Severity, open_pins, pins_directory};
 use crate::{
-    api::types::DataPlaneKind,
+    api::types::{DataPlaneKind, DataPlaneOrder},
     config::{Config, Dataplane, XdpMode},
     dataplane::{
         DataPlane as _, Plane,
         ipvs::{self, IpvsPlane},
         xdp::{self, Pins, XdpPlane, remove_pinned},
     },
-    desired::State,
+    desired::{Inputs, State, desired_with},
     netlink::Link,
     orders,
     reconcile::reconcile,
@@ -214,6 +214,29 @@ impl Agent {
             (Dataplane::Auto, DataPlaneKind::Ipvs) => self.config.director.dataplane != Dataplane::Auto,
             (Dataplane::Auto, DataPlaneKind::Xdp) => false,
         }
+    }
+
+    /// An operator asks for a data plane. The next reload brings back what the file says.
+    ///
+    /// # Errors
+    /// Why it cannot run, in words.
+    pub(super) async fn set_plane(&mut self, order: DataPlaneOrder) -> Result<DataPlaneOrder, String> {
+        let dataplane = match order.dataplane {
+            DataPlaneKind::Xdp => Dataplane::Xdp,
+            DataPlaneKind::Ipvs => Dataplane::Ipvs,
+        };
+        let mut config = self.config.clone();
+        config.director.dataplane = dataplane;
+        if self.wants_other_plane(&config) {
+            if dataplane == Dataplane::Xdp && config.director.interfaces.is_empty() {
+                return Err("director.interfaces names none, which XDP needs".to_owned());
+            }
+            let inputs = Inputs { roles: self.inputs.roles.clone(), ..Inputs::default() };
+            let wanted = desired_with(&config, &inputs);
+            self.exchange_plane(&config, &wanted).await.map_err(|error| format!("{error:#}"))?;
+            self.open_check_path().await;
+        }
+        Ok(DataPlaneOrder { dataplane: self.plane.kind() })
     }
 
     /// Puts the other data plane in the place of this one: it serves the same before it gets any packets.

@@ -23,7 +23,7 @@ use serde::{
 use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
 
 use super::{
-    types::{Connection, ErrorBody, Order, Ordered, Reloaded, StateEvent, Status, Stop},
+    types::{Connection, DataPlaneOrder, ErrorBody, Order, Ordered, Reloaded, StateEvent, Status, Stop},
     vrrp::{VrrpOrder, VrrpStatus},
 };
 
@@ -136,6 +136,15 @@ impl Client {
     /// See [`ClientError`].
     pub fn order(&self, order: &Order) -> Result<Ordered, ClientError> {
         self.parsed(self.post("/v1/servers", order)?)
+    }
+
+    /// `POST /v1/dataplane`. Gives which is in force then.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn set_dataplane(&self, order: DataPlaneOrder) -> Result<DataPlaneOrder, ClientError> {
+        self.parsed(self.post("/v1/dataplane", &order)?)
     }
 
     /// `GET /v1/vrrp`.

@@ -60,6 +60,7 @@ pub(super) const ROUTES: &[Route] = &[
     ("/v1/events", || get(events)),
     ("/v1/reload", || post(reload)),
     ("/v1/servers", || post(order)),
+    ("/v1/dataplane", || post(dataplane)),
     ("/v1/vrrp", || get(vrrp)),
     ("/v1/vrrp/handover", || post(handover)),
     ("/v1/vrrp/resume", || post(resume)),
@@ -115,6 +116,12 @@ async fn order(State(agent): State<Agent>, body: Body) -> Result<Response, Refus
     let ordered = ask(&agent, |reply| Request::Order { order, reply }).await?;
     let ordered = ordered.map_err(|reason| Refusal(StatusCode::NOT_FOUND, reason))?;
     Ok(Json(ordered).into_response())
+}
+
+async fn dataplane(State(agent): State<Agent>, body: Body) -> Result<Response, Refusal> {
+    let order = parsed(&body_of(body).await?, "an object with dataplane (xdp or ipvs)")?;
+    let done = ask(&agent, |reply| Request::DataPlane { order, reply }).await?;
+    Ok(Json(done.map_err(|reason| Refusal(StatusCode::CONFLICT, reason))?).into_response())
 }
 
 async fn vrrp(State(agent): State<Agent>) -> Result<Response, Refusal> {

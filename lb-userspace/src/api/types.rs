@@ -123,6 +123,14 @@ pub enum DataPlaneKind {
     Ipvs,
 }
 
+/// Body of `POST /v1/dataplane`, and its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataPlaneOrder {
+    /// What should move the packets, or does now.
+    pub dataplane: DataPlaneKind,
+}
+
 /// One interface that the data plane is attached to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceStatus {

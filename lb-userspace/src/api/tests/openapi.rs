@@ -74,6 +74,7 @@ fn answers_match_their_schemas() {
     check("Status", serde_json::to_value(&status).unwrap());
     check("Vrrp", serde_json::to_value(vrrp()).unwrap());
     check("VrrpOrder", json!(crate::api::vrrp::VrrpOrder { instance: "VI_50".into() }));
+    check("DataPlaneOrder", json!({ "dataplane": "ipvs" }));
     status.vrrp = None;
     status.configuration.last_reload = None;
     status.persistence =

@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::{
     order::Action,
-    types::{OrderedServer, StateEvent},
+    types::{DataPlaneKind, DataPlaneOrder, OrderedServer, StateEvent},
 };
 
 fn events() -> Vec<StateEvent> {
@@ -40,6 +40,13 @@ fn agent() -> Server {
         Request::Stop { stop, reply } => {
             assert!(stop.detach, "the only stop that is sent here");
             reply.send(()).unwrap();
+        }
+        Request::DataPlane { order, reply } => {
+            let answer = match order.dataplane {
+                DataPlaneKind::Ipvs => Ok(order),
+                DataPlaneKind::Xdp => Err("XDP has no persistence".to_owned()),
+            };
+            drop(reply.send(answer));
         }
         Request::Vrrp(reply) => drop(reply.send(vrrp())),
         Request::VrrpOrder { instance, resume, reply } => {
@@ -108,6 +115,17 @@ async fn vrrp_and_its_orders_reach_the_agent() {
     let ClientError::Refused { status, message } = error else { panic!("{error:?}") };
     assert_eq!(status.as_u16(), 409);
     assert!(message.contains("there are VI_50"), "{message}");
+}
+
+#[tokio::test]
+async fn another_data_plane_is_ordered_or_refused() {
+    let server = agent();
+    let ipvs = DataPlaneOrder { dataplane: DataPlaneKind::Ipvs };
+    assert_eq!(server.ask(move |client| client.set_dataplane(ipvs).unwrap()).await, ipvs);
+    let xdp = DataPlaneOrder { dataplane: DataPlaneKind::Xdp };
+    let error = server.ask(move |client| client.set_dataplane(xdp).unwrap_err()).await;
+    let ClientError::Refused { status, message } = error else { panic!("{error:?}") };
+    assert_eq!((status.as_u16(), message.as_str()), (409, "XDP has no persistence"));
 }
 
 #[tokio::test]
