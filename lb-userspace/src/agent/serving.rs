@@ -13,7 +13,7 @@ use super::{Agent, events::Severity, report, unix_now};
 use crate::{
     dataplane::DataPlane as _,
     desired::{ServiceId, State, outcome},
-    health::driver::Wanted,
+    health::{CheckId, driver::Wanted},
     netlink::{self, Change, Reason, Resolution},
     rates::Estimator,
     reconcile::{Operation, reconcile},
@@ -227,20 +227,24 @@ impl Agent {
 
     /// Hands the configured checks to who runs them.
     pub(super) fn set_checks(&self) {
+        self.health.set(self.wanted_checks());
+    }
+
+    /// The configured checks.
+    pub(super) fn wanted_checks(&self) -> BTreeMap<CheckId, Wanted> {
         let mut wanted = BTreeMap::new();
         for virtual_server in &self.config.virtual_servers {
             let service = ServiceId::of(virtual_server);
             for server in &virtual_server.real_servers {
                 for (index, check) in (0..).zip(&server.health_checks) {
-                    let id =
-                        crate::health::CheckId { service, address: server.address, port: server.port, index };
+                    let id = CheckId { service, address: server.address, port: server.port, index };
                     let known = self.inputs.reports.get(&id);
                     let begins_down = known.map_or(virtual_server.alpha, |report| !report.is_up);
                     wanted.insert(id, Wanted { check: check.clone(), begins_down });
                 }
             }
         }
-        self.health.set(wanted);
+        wanted
     }
 
     pub(super) fn next_hop_changed(&mut self, change: Change) {
