@@ -111,6 +111,8 @@ pub struct Engine<N> {
     plan: Option<Plan>,
     /// Since when; `None`: it is to be told in any case.
     told: Option<Instant>,
+    /// There is something to tell it once it has answered.
+    has_news: bool,
     /// Index of each macvlan that was made or found right.
     macvlans: BTreeMap<String, u32>,
     /// What could not be removed.
@@ -142,6 +144,8 @@ struct Timers {
     routes_done: Option<Instant>,
     /// The guard's plan grows old.
     plan: Option<Instant>,
+    /// The guard's answer to it is late; `None`: it has answered.
+    answer: Option<Instant>,
     guard: Instant,
     audit: Instant,
 }
@@ -175,6 +179,7 @@ impl<N: Network> Engine<N> {
             roles_are_known: false,
             plan: None,
             told: None,
+            has_news: false,
             macvlans: BTreeMap::new(),
             lingering: Vec::new(),
             bursts: Bursts::default(),
@@ -188,6 +193,7 @@ impl<N: Network> Engine<N> {
                 routes: None,
                 routes_done: None,
                 plan: None,
+                answer: None,
                 guard: now + RETRY,
                 audit: now + AUDIT,
             },
@@ -264,8 +270,8 @@ impl<N: Network> Engine<N> {
 
     /// When the next turn is due.
     pub fn deadline(&self) -> Instant {
-        let Timers { look, looked: _, routes, routes_done: _, plan, guard, audit } = self.timers;
-        let timers = [look, routes, plan, self.machine.poll_timeout(), self.bursts.deadline()];
+        let Timers { look, looked: _, routes, routes_done: _, plan, answer, guard, audit } = self.timers;
+        let timers = [look, routes, plan, answer, self.machine.poll_timeout(), self.bursts.deadline()];
         timers.into_iter().flatten().fold(guard.min(audit), Instant::min)
     }
 
@@ -363,6 +369,7 @@ impl<N: Network> Engine<N> {
             self.timers.routes_done = Some(now);
             self.restore_routes();
         }
+        self.hear_guard();
         if self.timers.plan.is_some_and(|due| due <= now) {
             self.make_plan();
         }

@@ -66,7 +66,11 @@ pub struct Fake {
     pub channels: BTreeSet<Channel>,
     pub packets: Vec<Vec<u8>>,
     pub plans: Vec<Plan>,
-    pub marks: BTreeMap<usize, bool>,
+    pub marks: BTreeMap<String, bool>,
+    /// The guard does not answer.
+    pub is_guard_stopped: bool,
+    /// Nor will it any more.
+    pub is_guard_late: bool,
     pub guard: Option<bool>,
     /// The guard takes everything in the course of so many calls from now.
     pub seize_after: Option<usize>,
@@ -109,6 +113,8 @@ impl Fake {
             packets: Vec::new(),
             plans: Vec::new(),
             marks: BTreeMap::new(),
+            is_guard_stopped: false,
+            is_guard_late: false,
             guard: None,
             seize_after: None,
             seize_with: None,
@@ -296,9 +302,13 @@ impl Network for Fake {
         Ok(())
     }
 
-    fn mark(&mut self, position: usize, is_master: bool) {
-        if self.marks.insert(position, is_master) != Some(is_master) {
-            self.log.write(format!("mark {position} {is_master}"));
+    fn has_plan(&mut self) -> io::Result<bool> {
+        if self.is_guard_late { Err(io::ErrorKind::TimedOut.into()) } else { Ok(!self.is_guard_stopped) }
+    }
+
+    fn mark(&mut self, instance: &str, is_master: bool) {
+        if self.marks.insert(instance.to_owned(), is_master) != Some(is_master) {
+            self.log.write(format!("mark {instance} {is_master}"));
         }
     }
 

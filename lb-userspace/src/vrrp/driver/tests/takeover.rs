@@ -9,7 +9,7 @@ use crate::{
 #[test]
 fn from_start_to_stop() {
     let mut bench = Bench::started(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32", "10.0.0.101/32"])]);
-    assert_eq!(bench.log.take(), ["role 1 off", "guard", "mark 0 false"]);
+    assert_eq!(bench.log.take(), ["role 1 off", "guard", "mark one false"]);
     assert_eq!(bench.states(), [State::Backup]);
 
     bench.pass(MS * 3600);
@@ -17,7 +17,7 @@ fn from_start_to_stop() {
     bench.pass(MS * 20);
     let expected = [
         "advert 100 to 224.0.0.18 on 2",
-        "mark 0 true",
+        "mark one true",
         "role 1 on",
         "add address 10.0.0.100/32",
         "add address 10.0.0.101/32",
@@ -56,7 +56,7 @@ fn from_start_to_stop() {
         "remove address 10.0.0.100/32",
         "remove address 10.0.0.101/32",
         "role 1 off",
-        "mark 0 false",
+        "mark one false",
         "no guard",
     ];
     assert_eq!(bench.log.take(), expected);
@@ -187,8 +187,52 @@ fn the_guard_knows_the_last_words_and_is_replaced_when_it_ends() {
     bench.fake().marks.clear();
     bench.pass(MS * 1000);
     let log = bench.log.take();
-    assert!(log.contains(&"guard".to_owned()) && log.contains(&"mark 0 true".to_owned()), "{log:?}");
+    assert!(log.contains(&"guard".to_owned()) && log.contains(&"mark one true".to_owned()), "{log:?}");
     assert!(bench.notices().iter().any(|text| text.starts_with("guard: the guard has ended")));
+}
+
+#[test]
+fn a_stopped_guard_keeps_nobody_waiting() {
+    let mut one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
+    one.authentication = sealed();
+    let mut bench = Bench::master(&[one]);
+    bench.fake().is_guard_stopped = true;
+    let before = bench.fake().plans.len();
+    bench.pass(MS * 1000);
+    assert_eq!(bench.fake().plans.len(), before + 1, "other last words");
+    // Something else has changed, and it is not told before it has answered.
+    bench.fake().interface("eth0").addresses.push(("10.0.0.100".parse().unwrap(), 25));
+    bench.fake().interface("eth0").index = 7;
+    bench.log.take();
+    bench.changed(crate::netif::Change::Link { index: 2 });
+    bench.pass(MS * 700);
+    assert_eq!(bench.fake().plans.len(), before + 1);
+    let log = bench.log.take();
+    assert!(log.contains(&"advert 100 to 224.0.0.18 on 7".to_owned()), "{log:?}");
+
+    bench.fake().is_guard_stopped = false;
+    bench.turn(Ready::default());
+    assert_eq!(bench.fake().plans.len(), before + 2, "at once");
+    assert_eq!(bench.fake().plans.last().unwrap().instances[0].interface, 7);
+    assert_eq!(bench.states(), [State::Master]);
+}
+
+#[test]
+fn a_guard_that_does_not_answer_is_replaced() {
+    let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    bench.fake().is_guard_stopped = true;
+    bench.fake().interface("eth0").index = 7;
+    bench.changed(crate::netif::Change::Link { index: 2 });
+    bench.fake().is_guard_late = true;
+    bench.pass(MS * 900);
+    assert!(bench.notices().iter().any(|text| text.starts_with("guard: the guard cannot be told")));
+    bench.fake().guard = Some(false);
+    (bench.fake().is_guard_late, bench.fake().is_guard_stopped) = (false, false);
+    bench.fake().plans.clear();
+    bench.pass(MS * 1000);
+    assert_eq!(bench.fake().plans.len(), 1, "for the new one");
+    assert_eq!(bench.fake().plans[0].instances[0].interface, 7);
+    assert_eq!(bench.states(), [State::Master]);
 }
 
 #[test]
@@ -196,7 +240,7 @@ fn the_failed_driver_gives_its_addresses_up() {
     let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
     bench.engine.abandon();
     let expected =
-        ["advert 0 to 224.0.0.18 on 2", "remove address 10.0.0.100/32", "role 1 off", "mark 0 false"];
+        ["advert 0 to 224.0.0.18 on 2", "remove address 10.0.0.100/32", "role 1 off", "mark one false"];
     assert_eq!(bench.log.take(), expected);
 }
 
