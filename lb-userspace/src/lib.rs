@@ -21,4 +21,5 @@ pub mod process;
 pub mod rates;
 pub mod reconcile;
 pub mod supervisor;
+mod turns;
 pub mod vrrp;
