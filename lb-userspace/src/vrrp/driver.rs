@@ -188,7 +188,8 @@ impl Vrrp {
     /// configuration had is not known.
     ///
     /// # Errors
-    /// When the thread, a socket or the guard cannot be made: names which, and for which instance.
+    /// When the thread or the guard cannot be made: which. Sockets that cannot be opened are said in a [`Report::Notice`] and
+    /// tried again; their instances are in FAULT until then.
     pub fn spawn(
         wanted: Wanted,
         roles: Arc<dyn Roles>,

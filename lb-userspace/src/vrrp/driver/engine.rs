@@ -215,10 +215,11 @@ impl<N: Network> Engine<N> {
         Ok(())
     }
 
-    /// Removes what a dead run has left, starts the guard, opens sockets, and begins.
+    /// Removes what a dead run has left, starts the guard, opens sockets, and begins. An instance whose socket cannot be opened
+    /// begins in FAULT: one of them is no reason to serve nothing.
     ///
     /// # Errors
-    /// When the guard or a socket cannot be had, or the kernel not be asked: which, and for which instance.
+    /// When the guard cannot be had, or the kernel not be asked.
     pub fn start(&mut self) -> io::Result<()> {
         self.clean()?;
         self.remember();
@@ -226,9 +227,7 @@ impl<N: Network> Engine<N> {
         self.make_macvlans();
         self.read_links()?;
         self.resolve();
-        if let Some((channel, error)) = self.open_sockets().into_iter().next() {
-            return Err(io::Error::new(error.kind(), self.describe(channel, &error)));
-        }
+        self.settle_sockets();
         if self.config.settings.guard {
             self.network.want_guard(true, Duration::ZERO).map_err(|error| {
                 io::Error::new(error.kind(), format!("the guard cannot be started: {error}"))

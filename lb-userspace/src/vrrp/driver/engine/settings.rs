@@ -154,11 +154,7 @@ impl<N: Network> Engine<N> {
             self.try_again();
         }
         self.resolve();
-        for (channel, error) in self.open_sockets() {
-            let text = self.describe(channel, &error);
-            self.notice("driver", "socket", true, text);
-            self.try_again();
-        }
+        self.settle_sockets();
         self.make_plan();
         let now = self.network.now();
         for (name, before) in held {

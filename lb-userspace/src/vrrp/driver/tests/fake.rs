@@ -62,6 +62,8 @@ pub struct Fake {
     /// What cannot be added or removed, macvlans included.
     pub refuses: Vec<String>,
     pub cannot_listen: bool,
+    /// Nor this interface for this.
+    pub deaf: Option<(u32, Kind)>,
     pub cannot_send: bool,
     pub channels: BTreeSet<Channel>,
     pub packets: Vec<Vec<u8>>,
@@ -108,6 +110,7 @@ impl Fake {
             arrivals: Vec::new(),
             refuses: Vec::new(),
             cannot_listen: false,
+            deaf: None,
             cannot_send: false,
             channels: BTreeSet::new(),
             packets: Vec::new(),
@@ -240,13 +243,15 @@ impl Network for Fake {
     }
 
     fn listen(&mut self, channels: &BTreeSet<Channel>) -> Vec<(Channel, io::Error)> {
-        if self.cannot_listen {
-            self.channels.retain(|channel| channels.contains(channel));
-            let error = || io::Error::from(io::ErrorKind::PermissionDenied);
-            return channels.difference(&self.channels).map(|channel| (*channel, error())).collect();
-        }
-        self.channels.clone_from(channels);
-        Vec::new()
+        let cannot = |channel: &Channel| {
+            self.cannot_listen && !self.channels.contains(channel)
+                || self.deaf == Some((channel.interface, channel.kind))
+        };
+        let (failed, open): (BTreeSet<_>, BTreeSet<_>) =
+            channels.iter().copied().partition(|channel| cannot(channel));
+        self.channels = open;
+        let error = || io::Error::from(io::ErrorKind::PermissionDenied);
+        failed.into_iter().map(|channel| (channel, error())).collect()
     }
 
     fn receive(&mut self, most: usize) -> Vec<Arrival> {

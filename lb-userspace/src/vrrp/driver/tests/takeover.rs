@@ -94,12 +94,35 @@ fn what_a_dead_run_has_left_is_removed_before_anything_is_said() {
 }
 
 #[test]
-fn without_a_socket_there_is_no_start() {
-    let mut bench = Bench::new(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
-    bench.fake().cannot_listen = true;
-    let error = bench.engine.start().unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
-    assert!(error.to_string().contains("`one`") && error.to_string().contains("eth0"), "{error}");
+fn without_its_socket_an_instance_starts_in_fault_and_the_others_serve() {
+    let other = instance("other", "eth1", 52, 100, &["10.1.0.100/32"]);
+    let mut bench = Bench::new(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"]), other]);
+    let mut eth1 = bench.fake().interface("eth0").clone();
+    (eth1.index, eth1.name) = (3, "eth1".to_owned());
+    eth1.addresses = vec![("10.1.0.1".parse().unwrap(), 24)];
+    bench.fake().interfaces.push(eth1);
+    bench.fake().deaf = Some((2, Kind::Adverts));
+    bench.engine.start().unwrap();
+    bench.pass(MS * 4500);
+    assert_eq!(bench.states(), [State::Fault, State::Master]);
+    let reason = bench.engine.status().instances[0].view.reason.clone();
+    assert_eq!(reason, "it has no socket for adverts: permission denied");
+    assert!(bench.notices().iter().any(|text| text.contains("`one`") && text.contains("eth0")));
+    bench.fake().deaf = None;
+    bench.pass(MS * 6000);
+    assert_eq!(bench.states(), [State::Master, State::Master], "tried again");
+}
+
+#[test]
+fn without_heartbeats_an_instance_serves_all_the_same() {
+    let mut one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
+    one.fast_detection = Some(crate::config::vrrp::FastDetection { interval: MS * 10, multiplier: 3 });
+    let mut bench = Bench::new(&[one]);
+    bench.fake().deaf = Some((2, Kind::Heartbeats));
+    bench.engine.start().unwrap();
+    bench.pass(MS * 4500);
+    assert_eq!(bench.states(), [State::Master]);
+    assert!(bench.notices().iter().any(|text| text.contains("no socket for Heartbeats on eth0")));
 }
 
 #[test]
