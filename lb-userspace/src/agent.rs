@@ -11,6 +11,7 @@
 
 mod changes;
 mod checks;
+mod clock;
 mod events;
 mod failover;
 mod operator;
@@ -54,6 +55,7 @@ use crate::{
     rates::{Estimator, SAMPLE_PERIOD},
     supervisor::Supervisor,
 };
+use clock::Clock;
 use events::Events;
 
 /// How often a part of the maps is compared with what was written to them; all of them every ten seconds.
@@ -206,6 +208,8 @@ struct Agent {
     /// Drained servers that have been told of.
     drained: BTreeSet<ServerId>,
     orders: orders::Store,
+    /// By which limits of time end.
+    clock: Clock,
     health: Health,
     /// The way of checks through the data plane.
     check_path: Arc<CheckPath>,
@@ -245,6 +249,11 @@ struct Agent {
 }
 
 impl Agent {
+    /// By which limits of time end.
+    fn now(&self) -> u64 {
+        self.clock.at(Instant::now())
+    }
+
     /// Ends what runs, and the data plane if that is wanted.
     async fn end(self, ending: Ending) -> anyhow::Result<()> {
         let Self { plane, config, outcomes, notifier, mailer, .. } = self;
@@ -270,7 +279,11 @@ impl Agent {
 
 /// Seconds since 1970-01-01 UTC: what people and files understand. Nothing is measured with it.
 fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    wall_clock().as_secs()
+}
+
+fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// One heap for all threads: what one of them frees another can have. They seldom want memory at the same time.

@@ -23,3 +23,4 @@ pub mod reconcile;
 pub mod supervisor;
 mod turns;
 pub mod vrrp;
+mod writer;

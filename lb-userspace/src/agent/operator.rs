@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{Agent, Ending, Incoming, events::Severity, report, unix_now};
+use super::{Agent, Ending, Incoming, events::Severity, report, wall_clock};
 use crate::{
     api::{
         ConnectionBatch, Request, ServerAddress,
@@ -51,7 +51,7 @@ impl Agent {
 
     /// Does what an operator orders, and keeps it for later agents.
     fn order(&mut self, order: &Order) -> Result<Ordered, String> {
-        let now = unix_now();
+        let now = self.now();
         let concerned = self.find_servers(order)?;
         for (_, id) in &concerned {
             let order = match order.action {
@@ -82,7 +82,7 @@ impl Agent {
             }
         }
         self.refresh(concerned.iter().map(|(_, id)| id.service).collect::<BTreeSet<_>>());
-        let not_kept = self.orders.save(&self.inputs.orders).err().map(|error| {
+        let not_kept = self.orders.save(&self.orders_on_wall()).err().map(|error| {
             let text = format!("{} cannot be written: {error}", self.orders.path().display());
             tracing::error!("an operator's order will not survive a restart: {text}");
             text
@@ -96,6 +96,13 @@ impl Agent {
             })
             .collect();
         Ok(Ordered { servers, not_kept })
+    }
+
+    /// As the next agent has to read them.
+    fn orders_on_wall(&self) -> BTreeMap<ServerId, Override> {
+        let (now, wall) = (Instant::now(), wall_clock());
+        let on_wall = |(id, order): (&ServerId, &Override)| (*id, self.clock.on_wall(*order, now, wall));
+        self.inputs.orders.iter().map(on_wall).collect()
     }
 
     /// The real servers that an order means, each with the name of its virtual server.
@@ -166,7 +173,7 @@ impl Agent {
     /// Looks at what drains: has the connections counted that are left, ends what has had its time, and takes out what the
     /// configuration no longer has.
     pub(super) fn follow_drains(&mut self) {
-        let now = unix_now();
+        let now = self.now();
         let mut concerned = BTreeSet::new();
         for (id, order) in &self.inputs.orders {
             if let Override::Drain { until: Some(until) } = order

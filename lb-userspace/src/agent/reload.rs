@@ -112,7 +112,7 @@ impl Agent {
         let before = std::mem::replace(&mut self.config, new);
         self.source = source;
         self.vrrp_before = before.vrrp.clone();
-        self.inputs.now = unix_now();
+        self.inputs.now = self.now();
         assign_roles(&mut self.inputs.roles, &self.config);
         // With a hundred thousand servers, looking for those that came and went takes longer than all the rest.
         let has_same_servers = self.config.has_same_servers(&before);
@@ -215,7 +215,7 @@ impl Agent {
         }
         let mut inputs_draining = self.inputs.draining.clone();
         if !new.has_same_servers(&self.config) {
-            inputs_draining.follow(&self.plane.observe(), Some(&self.config), new, unix_now());
+            inputs_draining.follow(&self.plane.observe(), Some(&self.config), new, self.now());
         }
         let wanted = {
             // With every server up: as much room as it can ever need.

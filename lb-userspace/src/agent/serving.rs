@@ -9,7 +9,7 @@ use std::{
 
 use lb_common::server::ServerStats;
 
-use super::{Agent, events::Severity, report, unix_now};
+use super::{Agent, events::Severity, report};
 use crate::{
     dataplane::DataPlane as _,
     desired::{ServiceId, State, outcome},
@@ -116,7 +116,7 @@ impl Agent {
     /// there.
     pub(super) fn refresh(&mut self, ids: impl IntoIterator<Item = ServiceId>) {
         let started = Instant::now();
-        self.inputs.now = unix_now();
+        self.inputs.now = self.now();
         let mut told = Vec::new();
         // First all that packets depend on; a log or a queue may be slow.
         for id in ids {

@@ -15,9 +15,10 @@ use tokio::{sync::mpsc, time::timeout_at};
 use super::{
     Agent, Incoming, Options,
     changes::spawn_metrics,
+    clock::Clock,
     events::{Events, Severity},
     failover::{self, assign_roles},
-    open_pins, pins_directory, unix_now,
+    open_pins, pins_directory, unix_now, wall_clock,
 };
 use crate::{
     api::{
@@ -74,7 +75,9 @@ impl Agent {
         let mailer =
             config.mail.as_ref().map(|mail| Mailer::new(mail, &config.director.router_id)).transpose()?;
         let metrics = spawn_metrics(&config, &to_agent).await?;
-        let mut inputs = Inputs { orders: load_orders(&store), now: unix_now(), ..Inputs::default() };
+        let clock = Clock::new(Instant::now(), wall_clock());
+        let now = clock.at(Instant::now());
+        let mut inputs = Inputs { orders: load_orders(&store), now, ..Inputs::default() };
 
         assign_roles(&mut inputs.roles, &config);
 
@@ -116,6 +119,7 @@ impl Agent {
             since: BTreeMap::new(),
             drained: BTreeSet::new(),
             orders: store,
+            clock,
             health,
             check_path,
             failover: None,

@@ -15,6 +15,7 @@ mod heartbeat;
 mod heartbeat_socket;
 mod holdings;
 mod links;
+mod mark;
 mod network;
 mod pace;
 mod realtime;

@@ -30,6 +30,7 @@ use super::{
     burst::Bursts,
     holdings::Thing,
     links::Links,
+    mark::Mark,
     network::{Channel, Network},
     pace::Notices,
     stamp::Stamps,
@@ -119,6 +120,7 @@ pub struct Engine<N> {
     lingering: Vec<Thing>,
     bursts: Bursts,
     stamps: Stamps,
+    mark: Mark,
     notices: Notices,
     state: StateFile,
     reports: mpsc::UnboundedSender<Report>,
@@ -184,6 +186,7 @@ impl<N: Network> Engine<N> {
             lingering: Vec::new(),
             bursts: Bursts::default(),
             stamps,
+            mark: Mark::beside(state.path()),
             notices: Notices::default(),
             state,
             reports,
@@ -223,6 +226,7 @@ impl<N: Network> Engine<N> {
     pub fn start(&mut self) -> io::Result<()> {
         self.clean()?;
         self.remember();
+        self.begin_stamps();
         self.apply_roles();
         self.make_macvlans();
         self.read_links()?;
@@ -367,6 +371,12 @@ impl<N: Network> Engine<N> {
             self.timers.routes = None;
             self.timers.routes_done = Some(now);
             self.restore_routes();
+    /// For tests.
+    #[cfg(test)]
+    pub fn wait_for_mark(&self) {
+        self.mark.finish();
+    }
+
         }
         self.hear_guard();
         if self.timers.plan.is_some_and(|due| due <= now) {
@@ -398,6 +408,7 @@ impl<N: Network> Engine<N> {
 
     fn look_at(&mut self, when: Instant) {
         self.timers.look = Some(self.timers.look.map_or(when, |look| look.min(when)));
+            self.keep_stamps();
     }
 
     /// Tells the agent, unless it has heard the like of it lately.
