@@ -208,6 +208,8 @@ struct Agent {
     /// Drained servers that have been told of.
     drained: BTreeSet<ServerId>,
     orders: orders::Store,
+    /// Writes them.
+    kept_orders: orders::Keeper,
     /// By which limits of time end.
     clock: Clock,
     health: Health,
@@ -256,7 +258,7 @@ impl Agent {
 
     /// Ends what runs, and the data plane if that is wanted.
     async fn end(self, ending: Ending) -> anyhow::Result<()> {
-        let Self { plane, config, outcomes, notifier, mailer, .. } = self;
+        let Self { plane, config, outcomes, notifier, mailer, orders, kept_orders, .. } = self;
         let ending = if plane.pins().is_none() { Ending::Detach } else { ending };
         if ending == Ending::Detach {
             changes::say_goodbye(&config, &outcomes, &notifier);
@@ -272,6 +274,9 @@ impl Agent {
         notifier.finish(LAST_WORDS).await;
         if let Some(mailer) = mailer {
             mailer.finish(LAST_WORDS).await;
+        }
+        if !kept_orders.finish(LAST_WORDS) {
+            tracing::error!("{} is not written: the disk does not answer", orders.path().display());
         }
         detached
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -17,6 +17,9 @@ use crate::{
     config::RealServer,
     desired::{Condition, Server, ServerId, ServiceId},
 };
+
+/// How long an operator waits until an order is written.
+const KEPT: Duration = Duration::from_secs(2);
 
 impl Agent {
     /// Answers a request; says how to end if that was asked for.
@@ -39,7 +42,10 @@ impl Agent {
                 drop(reply.send(self.reload(incoming).await));
                 self.gives_back_at = Some(Instant::now() + super::MEMORY_KEPT);
             }
-            Request::Order { order, reply } => drop(reply.send(self.order(&order))),
+            Request::Order { order, reply } => match self.order(&order) {
+                Ok(servers) => self.keep_orders(servers, reply),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Request::Vrrp(reply) => drop(reply.send(self.vrrp_status().unwrap_or_default())),
             Request::VrrpOrder { instance, resume, reply } => {
                 drop(reply.send(self.vrrp_order(&instance, resume)));
@@ -49,8 +55,22 @@ impl Agent {
         None
     }
 
-    /// Does what an operator orders, and keeps it for later agents.
-    fn order(&mut self, order: &Order) -> Result<Ordered, String> {
+    /// Keeps the orders for later agents; the operator hears of it in time. A disk that hangs is not waited for here.
+    fn keep_orders(&self, servers: Vec<OrderedServer>, reply: oneshot::Sender<Result<Ordered, String>>) {
+        let kept = self.kept_orders.keep(self.orders_on_wall());
+        let path = self.orders.path().display().to_string();
+        tokio::spawn(async move {
+            let not_kept = match tokio::time::timeout(KEPT, kept).await {
+                Ok(Ok(kept)) => kept.err(),
+                // Its thread is gone or still at it.
+                Ok(Err(_)) | Err(_) => Some(format!("{path} is not written yet: the disk does not answer")),
+            };
+            drop(reply.send(Ok(Ordered { servers, not_kept })));
+        });
+    }
+
+    /// Does what an operator orders.
+    fn order(&mut self, order: &Order) -> Result<Vec<OrderedServer>, String> {
         let now = self.now();
         let concerned = self.find_servers(order)?;
         for (_, id) in &concerned {
@@ -82,20 +102,14 @@ impl Agent {
             }
         }
         self.refresh(concerned.iter().map(|(_, id)| id.service).collect::<BTreeSet<_>>());
-        let not_kept = self.orders.save(&self.orders_on_wall()).err().map(|error| {
-            let text = format!("{} cannot be written: {error}", self.orders.path().display());
-            tracing::error!("an operator's order will not survive a restart: {text}");
-            text
-        });
-        let servers = concerned
+        Ok(concerned
             .into_iter()
             .map(|(virtual_server, id)| OrderedServer {
                 virtual_server,
                 address: SocketAddr::new(id.address, id.port),
                 connections: self.connections_of(&id),
             })
-            .collect();
-        Ok(Ordered { servers, not_kept })
+            .collect())
     }
 
     /// As the next agent has to read them.

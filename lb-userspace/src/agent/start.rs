@@ -118,6 +118,7 @@ impl Agent {
             outcomes: BTreeMap::new(),
             since: BTreeMap::new(),
             drained: BTreeSet::new(),
+            kept_orders: orders::Keeper::spawn(store.clone()).context("no thread for orders")?,
             orders: store,
             clock,
             health,
