@@ -123,11 +123,19 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     supervisor.ready(&agent.say_ready());
     give_memory_back();
     let ending = loop {
+    // Whatever ends it: scripts, mails and addresses have their end too.
+    let (mut failure, mut is_heard) = (None, true);
         tokio::select! {
             // What packets depend on comes first.
             biased;
             Some(report) = incoming.reports.recv() => agent.reported(report, &mut incoming.reports),
-            report = failover::next(&mut incoming.failover) => agent.vrrp_reported(report?),
+            report = failover::next(&mut incoming.failover) => match report {
+                Ok(report) => agent.vrrp_reported(report),
+                Err(error) => {
+                    failure = Some(error);
+                    break Ending::Keep;
+                }
+            },
             _ = terminate.recv() => { tracing::info!("SIGTERM: ending"); break Ending::Keep }
             _ = interrupt.recv() => { tracing::info!("SIGINT: ending"); break Ending::Detach }
             _ = hangup.recv() => {
@@ -155,18 +163,26 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 tracing::warn!("no more debug events: {error}");
                 trace = None;
             }
-            ended = &mut server => return ended.context("the admin socket failed"),
+            ended = &mut server => {
+                failure = ended.context("the admin socket failed").err();
+                is_heard = false;
+                break Ending::Keep;
+            }
         }
         if std::mem::take(&mut agent.was_reopened) && agent.options.trace {
-            trace = Some(agent.plane.trace()?);
+            trace =
+                agent.plane.trace().inspect_err(|error| tracing::warn!("no debug events: {error:#}")).ok();
         }
     };
     // The other director should not wait for anything else.
     agent.give_up_addresses(&mut incoming);
     supervisor.stopping();
-    // The answer to an order to stop is still on its way.
-    let _ = tokio::time::timeout(LAST_ANSWERS, &mut server).await;
-    agent.end(ending).await
+    if is_heard {
+        // The answer to an order to stop is still on its way.
+        let _ = tokio::time::timeout(LAST_ANSWERS, &mut server).await;
+    }
+    let ended = agent.end(ending).await;
+    failure.map_or(ended, Err)
 }
 
 fn every(period: Duration) -> Interval {

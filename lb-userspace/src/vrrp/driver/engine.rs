@@ -37,7 +37,7 @@ use super::{
     state::StateFile,
 };
 use crate::{
-    config::vrrp::{Family, TrackKey, Vrrp as Config},
+    config::vrrp::{Family, SyncGroup, TrackKey, Vrrp as Config},
     vrrp::{
         Report, State, Tracked,
         fsm::{Event, InstanceId, Machine},
@@ -261,14 +261,34 @@ impl<N: Network> Engine<N> {
         }
     }
 
-    /// Something in here has failed: masters give up without asking the machines, which may be in any state.
+    /// Something in here has failed: masters give up without asking the machines, which may be in any state. They are said to
+    /// be in FAULT, so that the scripts of who depends on them run.
     pub fn abandon(&mut self) {
-        for id in 0..self.instances.len() {
-            if self.instances[id].is_held {
-                self.advertise(id, 0);
-            }
+        let held: Vec<InstanceId> =
+            (0..self.instances.len()).filter(|id| self.instances[*id].is_held).collect();
+        for id in &held {
+            self.advertise(*id, 0);
         }
         self.release_all();
+        let reason = "the VRRP driver has failed".to_owned();
+        let mut names = BTreeSet::new();
+        for config in held.iter().map(|id| &self.instances[*id].config) {
+            names.insert(config.name.as_str());
+            self.say(Report::Instance {
+                name: config.name.clone(),
+                from: State::Master,
+                to: State::Fault,
+                priority: config.priority,
+                reason: reason.clone(),
+                took: Duration::ZERO,
+            });
+        }
+        let is_concerned =
+            |group: &&SyncGroup| group.instances.iter().any(|name| names.contains(name.as_str()));
+        for group in self.config.sync_groups.iter().filter(is_concerned) {
+            let (name, reason) = (group.name.clone(), reason.clone());
+            self.say(Report::Group { name, to: State::Fault, reason });
+        }
     }
 
     /// When the next turn is due.
@@ -351,6 +371,12 @@ impl<N: Network> Engine<N> {
         &mut self.network
     }
 
+    /// For tests.
+    #[cfg(test)]
+    pub fn wait_for_mark(&self) {
+        self.mark.finish();
+    }
+
     fn groups(&self) -> Vec<(String, State)> {
         let groups = self.config.sync_groups.iter().enumerate();
         groups.map(|(id, group)| (group.name.clone(), self.machine.group_state(id))).collect()
@@ -371,12 +397,6 @@ impl<N: Network> Engine<N> {
             self.timers.routes = None;
             self.timers.routes_done = Some(now);
             self.restore_routes();
-    /// For tests.
-    #[cfg(test)]
-    pub fn wait_for_mark(&self) {
-        self.mark.finish();
-    }
-
         }
         self.hear_guard();
         if self.timers.plan.is_some_and(|due| due <= now) {
@@ -388,6 +408,7 @@ impl<N: Network> Engine<N> {
         }
         if self.timers.audit <= now {
             self.timers.audit = now + AUDIT;
+            self.keep_stamps();
             self.look();
             // A guard of an earlier run that was stopped in its work may switch them off when it goes on.
             self.apply_roles();
@@ -408,7 +429,6 @@ impl<N: Network> Engine<N> {
 
     fn look_at(&mut self, when: Instant) {
         self.timers.look = Some(self.timers.look.map_or(when, |look| look.min(when)));
-            self.keep_stamps();
     }
 
     /// Tells the agent, unless it has heard the like of it lately.

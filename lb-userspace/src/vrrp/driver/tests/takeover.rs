@@ -265,6 +265,16 @@ fn the_failed_driver_gives_its_addresses_up() {
     let expected =
         ["advert 0 to 224.0.0.18 on 2", "remove address 10.0.0.100/32", "role 1 off", "mark one false"];
     assert_eq!(bench.log.take(), expected);
+    // Scripts and mails are made of this.
+    let fault = Report::Instance {
+        name: "one".to_owned(),
+        from: State::Master,
+        to: State::Fault,
+        priority: 100,
+        reason: "the VRRP driver has failed".to_owned(),
+        took: Duration::ZERO,
+    };
+    assert_eq!(bench.reports(), [fault]);
 }
 
 /// One instance with `10.0.0.100/32` and so many more addresses, and so many rules.
