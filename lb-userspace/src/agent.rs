@@ -12,6 +12,7 @@
 mod changes;
 mod checks;
 mod clock;
+mod dead;
 mod events;
 mod failover;
 mod operator;
@@ -122,9 +123,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut watchdog = every(supervisor.watchdog_period().unwrap_or(Duration::from_secs(3600)));
     supervisor.ready(&agent.say_ready());
     give_memory_back();
-    let ending = loop {
     // Whatever ends it: scripts, mails and addresses have their end too.
     let (mut failure, mut is_heard) = (None, true);
+    let ending = loop {
         tokio::select! {
             // What packets depend on comes first.
             biased;
@@ -226,6 +227,8 @@ struct Agent {
     orders: orders::Store,
     /// Writes them.
     kept_orders: orders::Keeper,
+    /// Who is dead where nobody serves.
+    kept_dead: dead::Kept,
     /// By which limits of time end.
     clock: Clock,
     health: Health,

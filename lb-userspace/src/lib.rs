@@ -22,5 +22,6 @@ pub mod rates;
 pub mod reconcile;
 pub mod supervisor;
 mod turns;
+mod verdicts;
 pub mod vrrp;
 mod writer;

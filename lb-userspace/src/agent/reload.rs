@@ -288,6 +288,7 @@ impl Agent {
             .map(|virtual_server| (ServiceId::of(virtual_server), outcome(virtual_server, &self.inputs)))
             .collect();
         let before = std::mem::replace(&mut self.outcomes, outcomes);
+        self.keep_all_dead();
         self.inputs.quorum = self.outcomes.iter().map(|(id, outcome)| (*id, outcome.quorum.is_up)).collect();
         before
     }

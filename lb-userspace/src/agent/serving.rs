@@ -119,7 +119,8 @@ impl Agent {
         self.inputs.now = self.now();
         let mut told = Vec::new();
         // First all that packets depend on; a log or a queue may be slow.
-        for id in ids {
+        let ids: BTreeSet<ServiceId> = ids.into_iter().collect();
+        for &id in &ids {
             if let Some(&position) = self.positions.get(&id) {
                 let new = outcome(&self.config.virtual_servers[position], &self.inputs);
                 self.inputs.quorum.insert(id, new.quorum.is_up);
@@ -132,6 +133,7 @@ impl Agent {
             }
         }
         self.count_reconcile(started);
+        self.keep_dead(ids);
         self.tell_virtual_servers();
         for (id, old) in told {
             if let Some(new) = self.outcomes.get(&id).cloned() {

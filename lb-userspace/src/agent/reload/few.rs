@@ -51,6 +51,7 @@ impl Agent {
             self.inputs.quorum.insert(id, new.quorum.is_up);
             before.extend(self.outcomes.insert(id, new).map(|old| (id, old)));
         }
+        self.keep_dead(before.keys().copied());
         before
     }
 }
