@@ -11,6 +11,8 @@
 
 mod changes;
 mod checks;
+mod clock;
+mod dead;
 mod events;
 mod failover;
 mod operator;
@@ -59,6 +61,7 @@ use crate::{
     rates::{Estimators, SAMPLE_PERIOD},
     supervisor::Supervisor,
 };
+use clock::Clock;
 use events::Events;
 
 /// How often a part of the maps is compared with what was written to them; all of them every ten seconds.
@@ -125,12 +128,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut watchdog = every(supervisor.watchdog_period().unwrap_or(Duration::from_secs(3600)));
     supervisor.ready(&agent.say_ready());
     give_memory_back();
+    // Whatever ends it: scripts, mails and addresses have their end too.
+    let (mut failure, mut is_heard) = (None, true);
     let ending = loop {
         tokio::select! {
             // What packets depend on comes first.
             biased;
             Some(report) = incoming.reports.recv() => agent.reported(report, &mut incoming.reports),
-            report = failover::next(&mut incoming.failover) => agent.vrrp_reported(report?),
+            report = failover::next(&mut incoming.failover) => match report {
+                Ok(report) => agent.vrrp_reported(report),
+                Err(error) => {
+                    failure = Some(error);
+                    break Ending::Keep;
+                }
+            },
             _ = terminate.recv() => { tracing::info!("SIGTERM: ending"); break Ending::Keep }
             _ = interrupt.recv() => { tracing::info!("SIGINT: ending"); break Ending::Detach }
             _ = hangup.recv() => {
@@ -160,18 +171,30 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 tracing::warn!("no more debug events: {error}");
                 trace = None;
             }
-            ended = &mut server => return ended.context("the admin socket failed"),
+            ended = &mut server => {
+                failure = ended.context("the admin socket failed").err();
+                is_heard = false;
+                break Ending::Keep;
+            }
         }
         if std::mem::take(&mut agent.was_reopened) && agent.options.trace {
-            trace = agent.plane.trace()?;
+            trace = agent
+                .plane
+                .trace()
+                .inspect_err(|error| tracing::warn!("no debug events: {error:#}"))
+                .ok()
+                .flatten();
         }
     };
     // The other director should not wait for anything else.
     agent.give_up_addresses(&mut incoming);
     supervisor.stopping();
-    // The answer to an order to stop is still on its way.
-    let _ = tokio::time::timeout(LAST_ANSWERS, &mut server).await;
-    agent.end(ending).await
+    if is_heard {
+        // The answer to an order to stop is still on its way.
+        let _ = tokio::time::timeout(LAST_ANSWERS, &mut server).await;
+    }
+    let ended = agent.end(ending).await;
+    failure.map_or(ended, Err)
 }
 
 fn every(period: Duration) -> Interval {
@@ -217,6 +240,12 @@ struct Agent {
     /// Drained servers that have been told of.
     drained: BTreeSet<ServerId>,
     orders: orders::Store,
+    /// Writes them.
+    kept_orders: orders::Keeper,
+    /// Who is dead where nobody serves.
+    kept_dead: dead::Kept,
+    /// By which limits of time end.
+    clock: Clock,
     health: Health,
     /// The way of checks through the data plane.
     check_path: Arc<CheckPath>,
@@ -258,9 +287,14 @@ struct Agent {
 }
 
 impl Agent {
+    /// By which limits of time end.
+    fn now(&self) -> u64 {
+        self.clock.at(Instant::now())
+    }
+
     /// Ends what runs, and the data plane if that is wanted.
     async fn end(self, ending: Ending) -> anyhow::Result<()> {
-        let Self { plane, retiring, config, outcomes, notifier, mailer, .. } = self;
+        let Self { plane, retiring, config, outcomes, notifier, mailer, orders, kept_orders, .. } = self;
         let ending = if plane.outlives_the_agent() { ending } else { Ending::Detach };
         if ending == Ending::Detach {
             changes::say_goodbye(&config, &outcomes, &notifier);
@@ -282,13 +316,20 @@ impl Agent {
         if let Some(mailer) = mailer {
             mailer.finish(LAST_WORDS).await;
         }
+        if !kept_orders.finish(LAST_WORDS) {
+            tracing::error!("{} is not written: the disk does not answer", orders.path().display());
+        }
         detached
     }
 }
 
 /// Seconds since 1970-01-01 UTC: what people and files understand. Nothing is measured with it.
 fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    wall_clock().as_secs()
+}
+
+fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Has the allocator give back what a file took while it was read: for a large one as much again as all that is kept.

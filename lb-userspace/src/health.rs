@@ -4,6 +4,7 @@
 //! set of checks -> driver (own thread, tokio) -> probe::* -> fsm (rise, fall, retry) -> Report -> agent
 //! ```
 
+mod counterpart;
 pub mod driver;
 pub mod fsm;
 pub mod probe;
@@ -13,8 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::desired::ServiceId;
+use crate::desired::{ServerId, ServiceId};
 
+pub use counterpart::counterparts;
 pub use driver::Health;
 
 /// One check: which virtual server, which of its real servers, which of that one's checks.
@@ -26,8 +28,15 @@ pub struct CheckId {
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
-    /// Position among its checks.
+    /// Position among its checks: of the configuration in force, since a reload may move it.
     pub index: u32,
+}
+
+impl CheckId {
+    /// Whom it checks.
+    pub const fn server(&self) -> ServerId {
+        ServerId { service: self.service, address: self.address, port: self.port }
+    }
 }
 
 /// What a check says of its server. Sent to the agent whenever that changes, and for the first result: that may be a

@@ -24,4 +24,7 @@ pub mod process;
 pub mod rates;
 pub mod reconcile;
 pub mod supervisor;
+mod turns;
+mod verdicts;
 pub mod vrrp;
+mod writer;

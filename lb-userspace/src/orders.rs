@@ -7,14 +7,17 @@ use std::{
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::{
     api::types::{Override, Protocol},
     config,
     desired::{ServerId, ServiceId},
+    writer::Writer,
 };
 
 /// Where systemd's `StateDirectory=` and a Debian package put it.
@@ -24,9 +27,66 @@ const VERSION: u32 = 1;
 const MOST_BYTES: u64 = 64 << 20;
 
 /// The file.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Store {
     path: PathBuf,
+}
+
+/// What is to be written, and who is waiting for it.
+#[derive(Debug)]
+struct Waiting {
+    orders: BTreeMap<ServerId, Override>,
+    told: Vec<oneshot::Sender<Result<(), String>>>,
+}
+
+/// Writes the file in a thread of its own: whoever gives an order, and the agent, need not wait for a disk that hangs.
+#[derive(Debug)]
+pub struct Keeper {
+    writer: Writer<Waiting>,
+}
+
+impl Keeper {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn spawn(store: Store) -> io::Result<Self> {
+        Self::spawn_with(move |orders| {
+            store
+                .save(orders)
+                .map_err(|error| format!("{} cannot be written: {error}", store.path().display()))
+        })
+    }
+
+    fn spawn_with(
+        mut save: impl FnMut(&BTreeMap<ServerId, Override>) -> Result<(), String> + Send + 'static,
+    ) -> io::Result<Self> {
+        let writer = Writer::spawn("orders", move |Waiting { orders, told }| {
+            let saved = save(&orders);
+            if let Err(text) = &saved {
+                tracing::error!("an operator's order will not survive a restart: {text}");
+            }
+            // Who waits no longer has been told something else.
+            told.into_iter().for_each(|one| drop(one.send(saved.clone())));
+        })?;
+        Ok(Self { writer })
+    }
+
+    /// All orders as they are now. The answer comes once they, or later ones with them, are written: or why not.
+    pub fn keep(&self, orders: BTreeMap<ServerId, Override>) -> oneshot::Receiver<Result<(), String>> {
+        let (tell, told) = oneshot::channel();
+        self.writer.put(|before| {
+            let mut waiting = before.map(|before| before.told).unwrap_or_default();
+            waiting.push(tell);
+            Waiting { orders, told: waiting }
+        });
+        told
+    }
+
+    /// Waits until all is written, at most `limit`; whether it is.
+    pub fn finish(&self, limit: Duration) -> bool {
+        self.writer.finish(limit)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -185,6 +245,50 @@ mod tests {
             store.load().expect_err(text);
             assert_eq!(fs::read_to_string(store.path()).expect("still there"), text);
         }
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_keeps_nobody_waiting_and_the_last_orders_are_written() {
+        let (release, disk) = std::sync::mpsc::channel::<()>();
+        let (written, saved) = std::sync::mpsc::channel();
+        let keeper = Keeper::spawn_with(move |orders| {
+            disk.recv().unwrap();
+            written.send(orders.len()).unwrap();
+            if orders.len() == 2 { Err("disk full".to_owned()) } else { Ok(()) }
+        })
+        .unwrap();
+        let orders: Vec<_> = some_orders().into_iter().collect();
+        let first = |count: usize| orders.iter().copied().take(count).collect::<BTreeMap<_, _>>();
+        // Each returns, though nothing is written.
+        let mut one = keeper.keep(first(1));
+        let others = [3, 2].map(|count| keeper.keep(first(count)));
+        assert!(!keeper.finish(Duration::ZERO));
+        one.try_recv().expect_err("not before it is written");
+        (0..3).for_each(|_| release.send(()).unwrap());
+        assert!(keeper.finish(LONG));
+        // Whether the thread had begun with the first one before the others came is its own affair.
+        let saved: Vec<usize> = saved.try_iter().collect();
+        assert!(matches!(saved[..], [2] | [1, 2] | [1, 3, 2] | [3, 2]), "{saved:?}");
+        let mut answers = vec![one.await.unwrap()];
+        for told in others {
+            answers.push(told.await.unwrap());
+        }
+        assert_eq!(answers[2], Err("disk full".to_owned()));
+        assert_eq!(answers[0].is_ok(), saved[0] != 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_loaded() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::new(folder.path(), "web");
+        let keeper = Keeper::spawn(store.clone()).expect("a thread");
+        assert_eq!(keeper.keep(some_orders()).await.expect("an answer"), Ok(()));
+        assert_eq!(store.load().expect("loaded"), some_orders());
+        fs::create_dir(folder.path().join("web.orders.json.new")).expect("the folder is ours");
+        let text = keeper.keep(BTreeMap::new()).await.expect("an answer").expect_err("in the way");
+        assert!(text.contains("web.orders.json cannot be written"), "{text}");
     }
 
     #[test]

@@ -24,6 +24,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::turns::Turns;
+
 mod child;
 mod safety;
 
@@ -37,6 +39,11 @@ const OUTPUT_KEPT: usize = 4096;
 const READ_SIZE: usize = 16 * 1024;
 /// How long a killed program is waited for: one that hangs in the kernel dies later, without us.
 const DEATH: Duration = Duration::from_secs(1);
+
+/// So many starts of one program at a time. One whose file system hangs holds a thread each, and no more than these: the
+/// next wait for their turn until their time is over. More than one, since the same script may check thousands of servers.
+const STARTS_AT_ONCE: usize = 4;
+static STARTS: Turns = Turns::new(STARTS_AT_ONCE);
 
 /// The user as whom programs run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +139,9 @@ pub async fn run(
     let mut deadline = std::pin::pin!(sleep(timeout));
     // Starting waits for the file system, so it has a thread of its own. If that comes too late, what was started
     // is dropped there, and killed.
-    let starting = tokio::task::spawn_blocking(move || Running::start(&command, &environment, user.as_ref()));
+    let program = command.first().cloned().unwrap_or_default();
+    let start = move || Running::start(&command, &environment, user.as_ref());
+    let starting = STARTS.take(Path::new(&program), start);
     let mut running = tokio::select! {
         started = starting => started.map_err(io::Error::other)??,
         () = &mut deadline => return Ok(Finished { ending: Ending::TimedOut, output: String::new() }),

@@ -5,7 +5,7 @@
 use std::{
     env,
     fs::{self, File},
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader},
     os::{fd::OwnedFd, unix::fs::FileExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -75,9 +75,18 @@ fn plan(watchdog_ms: u64) -> Plan {
     Plan { watchdog_ms, instances: (1..=4).map(instance).collect(), ..Plan::default() }
 }
 
+/// Hands it a plan and waits until it has it.
+fn tell(guard: &mut Guard, plan: &Plan, roles: Option<&OwnedFd>) -> io::Result<()> {
+    guard.hand(plan, roles)?;
+    while !guard.answered()? {
+        sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
 fn guard(watchdog_ms: u64, roles: &Roles) -> Guard {
     let mut guard = Guard::spawn_from(Path::new(XDIRECTOR)).unwrap();
-    guard.set_plan(&plan(watchdog_ms), Some(&map(&roles.path))).unwrap();
+    tell(&mut guard, &plan(watchdog_ms), Some(&map(&roles.path))).unwrap();
     guard
 }
 
@@ -86,10 +95,10 @@ fn dropping_it_gives_up_what_is_master() {
     let roles = Roles::new();
     let guard = guard(PATIENT, &roles);
     assert_eq!(guard.warnings(), [""; 0]);
-    guard.set_master(0, true);
-    guard.set_master(2, true);
-    guard.set_master(2, false);
-    guard.set_master(3, true);
+    guard.set_master("VI_1", true);
+    guard.set_master("VI_3", true);
+    guard.set_master("VI_3", false);
+    guard.set_master("VI_4", true);
     drop(guard);
     assert_eq!(roles.served(), [0, 2, 3]);
 }
@@ -99,7 +108,7 @@ fn a_dismissed_one_changes_nothing() {
     let roles = Roles::new();
     let guard = guard(PATIENT, &roles);
     let pid = guard.pid();
-    guard.set_master(0, true);
+    guard.set_master("VI_1", true);
     guard.dismiss(DEADLINE);
     assert_eq!(roles.served(), [0, 1, 2, 3, 4]);
     assert!(!Path::new(&format!("/proc/{pid}")).exists(), "no zombie either");
@@ -109,13 +118,13 @@ fn a_dismissed_one_changes_nothing() {
 fn masters_are_carried_over_by_name() {
     let roles = Roles::new();
     let mut guard = guard(PATIENT, &roles);
-    guard.set_master(1, true);
-    guard.set_master(3, true);
+    guard.set_master("VI_2", true);
+    guard.set_master("VI_4", true);
     let mut next = plan(PATIENT);
     next.instances.reverse();
     next.instances.remove(0);
     // Now roles 3, 2, 1; the map is that of before.
-    guard.set_plan(&next, None).unwrap();
+    tell(&mut guard, &next, None).unwrap();
     drop(guard);
     assert_eq!(roles.served(), [0, 1, 3, 4]);
 }
@@ -126,7 +135,7 @@ fn silence_is_noticed_each_time() {
     let mut guard = guard(40, &roles);
     for _ in 0..2 {
         assert!(guard.may_speak() && !guard.was_seized());
-        guard.set_master(1, true);
+        guard.set_master("VI_2", true);
         roles.wait_for(&[0, 1, 3, 4]);
         assert!(!guard.may_speak());
         assert!(guard.was_seized());
@@ -144,9 +153,9 @@ fn a_heart_that_beats_is_left_alone() {
     let mut guard = guard(40, &roles);
     // A beat that holds for the whole test; without it the guard would act within 60 ms.
     guard.beat(Instant::now() + Duration::from_secs(3600));
-    guard.set_master(1, true);
+    guard.set_master("VI_2", true);
     sleep(Duration::from_millis(500));
-    guard.set_plan(&plan(40), None).unwrap();
+    tell(&mut guard, &plan(40), None).unwrap();
     assert!(guard.may_speak() && !guard.was_seized());
     assert_eq!(roles.served(), [0, 1, 2, 3, 4]);
     guard.dismiss(DEADLINE);
@@ -160,16 +169,16 @@ fn only_the_agent_ends_it() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGABRT] {
         kill(pid, signal).unwrap();
     }
-    guard.set_master(0, true);
+    guard.set_master("VI_1", true);
     // It answers, so the signals are behind it.
-    guard.set_plan(&plan(PATIENT), None).unwrap();
+    tell(&mut guard, &plan(PATIENT), None).unwrap();
     assert!(guard.is_alive());
     assert_eq!(guard.ending(), None);
 
     kill(pid, Signal::SIGKILL).unwrap();
     wait("its death", || !guard.is_alive());
     assert_eq!(guard.ending().unwrap(), "killed by signal 9");
-    assert!(guard.set_plan(&plan(PATIENT), None).is_err());
+    assert!(tell(&mut guard, &plan(PATIENT), None).is_err());
     assert!(guard.may_speak() && !guard.was_seized(), "an agent without a guard goes on");
     assert_eq!(roles.served(), [0, 1, 2, 3, 4]);
 }
@@ -180,18 +189,43 @@ fn one_that_does_not_answer_is_ended() {
     let mut guard = guard(PATIENT, &roles);
     let pid = guard.pid();
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGSTOP).unwrap();
-    let error = guard.set_plan(&plan(PATIENT), None).unwrap_err();
+    let error = tell(&mut guard, &plan(PATIENT), None).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
-    assert!(!guard.is_alive());
+    wait("its death", || !guard.is_alive());
+}
+
+#[test]
+fn one_that_is_stopped_keeps_nobody_waiting() {
+    let roles = Roles::new();
+    let mut guard = guard(PATIENT, &roles);
+    let pid = Pid::from_raw(guard.pid().cast_signed());
+    guard.set_master("VI_1", true);
+    kill(pid, Signal::SIGSTOP).unwrap();
+    // One that does not fit into the socket: a part of it waits here.
+    let mut next = plan(PATIENT);
+    next.instances.reverse();
+    let words = ("224.0.0.18".parse().unwrap(), vec![1; 1 << 18]);
+    next.instances[0].last_words.push(words);
+    guard.hand(&next, None).unwrap();
+    assert!(!guard.answered().unwrap());
+    assert_eq!(guard.hand(&next, None).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    // Whichever of the two plans it goes by.
+    guard.set_master("VI_1", false);
+    guard.set_master("VI_2", true);
+    kill(pid, Signal::SIGCONT).unwrap();
+    wait("the answer", || guard.answered().unwrap());
+    guard.set_master("VI_4", true);
+    drop(guard);
+    assert_eq!(roles.served(), [0, 1, 3]);
 }
 
 #[test]
 fn a_plan_that_is_too_large_changes_nothing() {
     let roles = Roles::new();
     let mut guard = guard(PATIENT, &roles);
-    guard.set_master(0, true);
+    guard.set_master("VI_1", true);
     let many = Plan { instances: vec![InstancePlan::default(); 1025], ..Plan::default() };
-    let error = guard.set_plan(&many, None).unwrap_err();
+    let error = guard.hand(&many, None).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     assert!(guard.is_alive());
     drop(guard);
@@ -244,7 +278,7 @@ fn it_takes_its_place_and_keeps_its_memory() {
     };
     let before = place();
     let wanted = Plan { realtime_priority: Some(20), lock_memory: true, ..plan(PATIENT) };
-    guard.set_plan(&wanted, None).unwrap();
+    tell(&mut guard, &wanted, None).unwrap();
     // Not everybody may have it; who has not is told so.
     let lacks = |what: &str| guard.warnings().iter().any(|warning| warning.contains(what));
     if lacks("SCHED_FIFO priority 21") {
@@ -254,7 +288,7 @@ fn it_takes_its_place_and_keeps_its_memory() {
         assert_eq!(place(), ("21".into(), libc::SCHED_FIFO.to_string()));
     }
     assert_eq!(is_locked(), !lacks("memory is not locked"), "{:?}", guard.warnings());
-    guard.set_plan(&plan(PATIENT), None).unwrap();
+    tell(&mut guard, &plan(PATIENT), None).unwrap();
     assert_eq!(place(), ("0".into(), libc::SCHED_OTHER.to_string()));
     assert!(!is_locked());
     guard.dismiss(DEADLINE);
@@ -314,15 +348,15 @@ impl Drop for Agent {
 fn play_agent(path: &Path) {
     let mut guard = Guard::spawn_from(Path::new(XDIRECTOR)).unwrap();
     // Long enough for a machine that is busy with other tests.
-    guard.set_plan(&plan(1000), Some(&map(path))).unwrap();
+    tell(&mut guard, &plan(1000), Some(&map(path))).unwrap();
     guard.beat(Instant::now());
-    guard.set_master(1, true);
+    guard.set_master("VI_2", true);
     println!("guard {}", guard.pid());
     // If nobody kills it: its parent is gone, or it hangs.
     let start = Instant::now();
     while start.elapsed() < 3 * DEADLINE {
         if guard.was_seized() {
-            guard.set_master(2, true);
+            guard.set_master("VI_3", true);
             println!("seized");
         }
         guard.beat(Instant::now());

@@ -3,12 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
-use super::{Agent, Ending, Incoming, events::Severity, report, unix_now};
+use super::{Agent, Ending, Incoming, events::Severity, report, wall_clock};
 use crate::{
     api::{
         ConnectionBatch, Request, ServerAddress,
@@ -17,6 +17,9 @@ use crate::{
     config::RealServer,
     desired::{Condition, Server, ServerId, ServiceId},
 };
+
+/// How long an operator waits until an order is written.
+const KEPT: Duration = Duration::from_secs(2);
 
 impl Agent {
     /// Answers a request; says how to end if that was asked for.
@@ -39,8 +42,11 @@ impl Agent {
                 drop(reply.send(self.reload(incoming).await));
                 self.gives_back_at = Some(Instant::now() + super::MEMORY_KEPT);
             }
-            Request::Order { order, reply } => drop(reply.send(self.order(&order))),
             Request::DataPlane { order, reply } => drop(reply.send(self.set_plane(order).await)),
+            Request::Order { order, reply } => match self.order(&order) {
+                Ok(servers) => self.keep_orders(servers, reply),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Request::Vrrp(reply) => drop(reply.send(self.vrrp_status().unwrap_or_default())),
             Request::VrrpOrder { instance, resume, reply } => {
                 drop(reply.send(self.vrrp_order(&instance, resume)));
@@ -50,9 +56,23 @@ impl Agent {
         None
     }
 
-    /// Does what an operator orders, and keeps it for later agents.
-    fn order(&mut self, order: &Order) -> Result<Ordered, String> {
-        let now = unix_now();
+    /// Keeps the orders for later agents; the operator hears of it in time. A disk that hangs is not waited for here.
+    fn keep_orders(&self, servers: Vec<OrderedServer>, reply: oneshot::Sender<Result<Ordered, String>>) {
+        let kept = self.kept_orders.keep(self.orders_on_wall());
+        let path = self.orders.path().display().to_string();
+        tokio::spawn(async move {
+            let not_kept = match tokio::time::timeout(KEPT, kept).await {
+                Ok(Ok(kept)) => kept.err(),
+                // Its thread is gone or still at it.
+                Ok(Err(_)) | Err(_) => Some(format!("{path} is not written yet: the disk does not answer")),
+            };
+            drop(reply.send(Ok(Ordered { servers, not_kept })));
+        });
+    }
+
+    /// Does what an operator orders.
+    fn order(&mut self, order: &Order) -> Result<Vec<OrderedServer>, String> {
+        let now = self.now();
         let concerned = self.find_servers(order)?;
         for (_, id) in &concerned {
             let order = match order.action {
@@ -83,20 +103,21 @@ impl Agent {
             }
         }
         self.refresh(concerned.iter().map(|(_, id)| id.service).collect::<BTreeSet<_>>());
-        let not_kept = self.orders.save(&self.inputs.orders).err().map(|error| {
-            let text = format!("{} cannot be written: {error}", self.orders.path().display());
-            tracing::error!("an operator's order will not survive a restart: {text}");
-            text
-        });
-        let servers = concerned
+        Ok(concerned
             .into_iter()
             .map(|(virtual_server, id)| OrderedServer {
                 virtual_server,
                 address: SocketAddr::new(id.address, id.port),
                 connections: self.connections_of(&id),
             })
-            .collect();
-        Ok(Ordered { servers, not_kept })
+            .collect())
+    }
+
+    /// As the next agent has to read them.
+    fn orders_on_wall(&self) -> BTreeMap<ServerId, Override> {
+        let (now, wall) = (Instant::now(), wall_clock());
+        let on_wall = |(id, order): (&ServerId, &Override)| (*id, self.clock.on_wall(*order, now, wall));
+        self.inputs.orders.iter().map(on_wall).collect()
     }
 
     /// The real servers that an order means, each with the name of its virtual server.
@@ -167,7 +188,7 @@ impl Agent {
     /// Looks at what drains: has the connections counted that are left, ends what has had its time, and takes out what the
     /// configuration no longer has.
     pub(super) fn follow_drains(&mut self) {
-        let now = unix_now();
+        let now = self.now();
         let mut concerned = BTreeSet::new();
         for (id, order) in &self.inputs.orders {
             if let Override::Drain { until: Some(until) } = order

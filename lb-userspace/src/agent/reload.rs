@@ -1,6 +1,7 @@
 //! Taking a new configuration while serving: all of it or nothing.
 
 mod few;
+mod renumber;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use few::{few_changes, has_same_checks};
+use renumber::Renumbered;
 
 use super::{
     Agent, Incoming, changes::spawn_metrics, events::Severity, failover::assign_roles, open_pins, unix_now,
@@ -110,7 +112,7 @@ impl Agent {
         let before = std::mem::replace(&mut self.config, new);
         self.source = source;
         self.vrrp_before = before.vrrp.clone();
-        self.inputs.now = unix_now();
+        self.inputs.now = self.now();
         assign_roles(&mut self.inputs.roles, &self.config);
         // With a hundred thousand servers, looking for those that came and went takes longer than all the rest.
         let has_same_servers = self.config.has_same_servers(&before);
@@ -120,15 +122,14 @@ impl Agent {
             self.inputs.draining.follow(&served, Some(&before), &self.config, self.inputs.now);
             self.tell_leavers(&before, &drained_before);
         }
+        let renumbered = match &few {
+            Some(changed) => Renumbered::of_few(&before, &self.config, changed),
+            None => Renumbered::of(&before, &self.config),
+        };
+        renumbered.apply(&mut self.inputs.reports);
         let outcomes = match &few {
-            Some(changed) => {
-                self.forget_few_reports(changed);
-                self.take_few(changed)
-            }
-            None => {
-                self.forget_reports();
-                self.take_configuration()
-            }
+            Some(changed) => self.take_few(changed),
+            None => self.take_configuration(),
         };
         if !has_same_servers {
             let known: BTreeSet<IpAddr> = self.resolutions.keys().copied().collect();
@@ -150,11 +151,13 @@ impl Agent {
         };
         let repaired: Vec<ServiceId> = damaged.into_iter().collect();
         self.tell_repaired(&repaired);
+        let mut late = BTreeSet::new();
         if !few.as_ref().is_some_and(|changed| has_same_checks(&before, &self.config, changed)) {
             self.open_check_path().await;
-            self.set_checks();
+            late = self.replace_checks(&renumbered, &mut incoming.reports);
         }
         self.tell_outcomes(&outcomes);
+        self.refresh(late);
         if !has_same_servers {
             self.forget_servers();
         }
@@ -213,7 +216,7 @@ impl Agent {
         }
         let mut inputs_draining = self.inputs.draining.clone();
         if !new.has_same_servers(&self.config) {
-            inputs_draining.follow(&self.plane.observe(), Some(&self.config), new, unix_now());
+            inputs_draining.follow(&self.plane.observe(), Some(&self.config), new, self.now());
         }
         let wanted = {
             // With every server up: as much room as it can ever need.
@@ -296,6 +299,7 @@ impl Agent {
             .map(|virtual_server| (ServiceId::of(virtual_server), outcome(virtual_server, &self.inputs)))
             .collect();
         let before = std::mem::replace(&mut self.outcomes, outcomes);
+        self.keep_all_dead();
         self.inputs.quorum = self.outcomes.iter().map(|(id, outcome)| (*id, outcome.quorum.is_up)).collect();
         before
     }
@@ -319,25 +323,6 @@ impl Agent {
         }
         self.since.retain(|id, _| there.contains(id));
         self.drained.retain(|id| there.contains(id));
-    }
-
-    /// Forgets what checks said that are no more.
-    fn forget_reports(&mut self) {
-        let mut there = BTreeSet::new();
-        for virtual_server in &self.config.virtual_servers {
-            for server in &virtual_server.real_servers {
-                for (index, _) in (0..).zip(&server.health_checks) {
-                    let service = ServiceId::of(virtual_server);
-                    there.insert(crate::health::CheckId {
-                        service,
-                        address: server.address,
-                        port: server.port,
-                        index,
-                    });
-                }
-            }
-        }
-        self.inputs.reports.retain(|id, _| there.contains(id));
     }
 
     /// Says which servers the new configuration no longer has.

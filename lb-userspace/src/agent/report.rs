@@ -226,7 +226,9 @@ impl Agent {
         };
         status.forward = forward(server.forward);
         status.configured_weight = Some(server.weight);
-        status.ordered = self.inputs.orders.get(&id).copied();
+        let ordered = self.inputs.orders.get(&id);
+        status.ordered =
+            ordered.map(|order| self.clock.on_wall(*order, std::time::Instant::now(), super::wall_clock()));
         (status.state, status.reason, status.next_hop) = (state, reason, next_hop);
         status.checks = (0..)
             .zip(&server.health_checks)

@@ -9,12 +9,12 @@ use std::{
 
 use lb_common::server::ServerStats;
 
-use super::{Agent, events::Severity, report, unix_now};
+use super::{Agent, events::Severity, report};
 use crate::{
     config::Config,
     dataplane::DataPlane as _,
     desired::{ServiceId, State, outcome},
-    health::driver::Wanted,
+    health::{CheckId, driver::Wanted},
     netlink::{self, Change, Resolution},
     rates::Estimators,
     reconcile::{Operation, reconcile},
@@ -119,10 +119,11 @@ impl Agent {
     /// there.
     pub(super) fn refresh(&mut self, ids: impl IntoIterator<Item = ServiceId>) {
         let started = Instant::now();
-        self.inputs.now = unix_now();
+        self.inputs.now = self.now();
         let mut told = Vec::new();
         // First all that packets depend on; a log or a queue may be slow.
-        for id in ids {
+        let ids: BTreeSet<ServiceId> = ids.into_iter().collect();
+        for &id in &ids {
             if let Some(&position) = self.positions.get(&id) {
                 let new = outcome(&self.config.virtual_servers[position], &self.inputs);
                 self.inputs.quorum.insert(id, new.quorum.is_up);
@@ -135,6 +136,7 @@ impl Agent {
             }
         }
         self.count_reconcile(started);
+        self.keep_dead(ids);
         self.tell_virtual_servers();
         for (id, old) in told {
             if let Some(new) = self.outcomes.get(&id).cloned() {
@@ -233,20 +235,24 @@ impl Agent {
 
     /// Hands the configured checks to who runs them.
     pub(super) fn set_checks(&self) {
+        self.health.set(self.wanted_checks());
+    }
+
+    /// The configured checks.
+    pub(super) fn wanted_checks(&self) -> BTreeMap<CheckId, Wanted> {
         let mut wanted = BTreeMap::new();
         for virtual_server in &self.config.virtual_servers {
             let service = ServiceId::of(virtual_server);
             for server in &virtual_server.real_servers {
                 for (index, check) in (0..).zip(&server.health_checks) {
-                    let id =
-                        crate::health::CheckId { service, address: server.address, port: server.port, index };
+                    let id = CheckId { service, address: server.address, port: server.port, index };
                     let known = self.inputs.reports.get(&id);
                     let begins_down = known.map_or(virtual_server.alpha, |report| !report.is_up);
                     wanted.insert(id, Wanted { check: check.clone(), begins_down });
                 }
             }
         }
-        self.health.set(wanted);
+        wanted
     }
 
     pub(super) fn next_hop_changed(&mut self, change: Change) {

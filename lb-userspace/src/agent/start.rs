@@ -15,11 +15,13 @@ use tokio::{sync::mpsc, time::timeout_at};
 use super::{
     Agent, Incoming, Options,
     changes::spawn_metrics,
+    clock::Clock,
+    dead,
     events::{Events, Severity},
     failover::{self, assign_roles},
     pins_directory, planes,
     serving::configured_addresses,
-    unix_now,
+    unix_now, wall_clock,
 };
 use crate::{
     api::{
@@ -41,6 +43,7 @@ use crate::{
     notify::Notifier,
     orders,
     process::User,
+    verdicts::{self, Dead},
     vrrp::{self, driver},
 };
 
@@ -68,7 +71,9 @@ impl Agent {
         let mailer =
             config.mail.as_ref().map(|mail| Mailer::new(mail, &config.director.router_id)).transpose()?;
         let metrics = spawn_metrics(&config, &to_agent).await?;
-        let mut inputs = Inputs { orders: load_orders(&store), now: unix_now(), ..Inputs::default() };
+        let clock = Clock::new(Instant::now(), wall_clock());
+        let now = clock.at(Instant::now());
+        let mut inputs = Inputs { orders: load_orders(&store), now, ..Inputs::default() };
 
         assign_roles(&mut inputs.roles, &config);
 
@@ -89,7 +94,12 @@ impl Agent {
         };
         events.tell(Severity::Good, "director", how.to_owned());
         inputs.draining.follow(&left, None, &config, inputs.now);
-        inputs.reports = known(&config, &inputs.orders, &left);
+        let dead_store = verdicts::Store::new(store.directory(), &config.director.instance);
+        let dead = dead_store.load().unwrap_or_else(|error| {
+            tracing::warn!("who was dead is not known: {}: {error}", dead_store.path().display());
+            Dead::new()
+        });
+        inputs.reports = known(&config, &inputs.orders, &left, &dead);
         inputs.quorum = known_quorum(&config, &left);
 
         let check_path = Arc::new(CheckPath::default());
@@ -108,7 +118,10 @@ impl Agent {
             outcomes: BTreeMap::new(),
             since: BTreeMap::new(),
             drained: BTreeSet::new(),
+            kept_dead: dead::Kept::spawn(dead_store, dead).context("no thread for verdicts")?,
+            kept_orders: orders::Keeper::spawn(store.clone()).context("no thread for orders")?,
             orders: store,
+            clock,
             health,
             check_path,
             failover: None,
@@ -282,12 +295,15 @@ type Orders = BTreeMap<ServerId, Override>;
 
 /// What an earlier agent's checks had said, as far as the data plane shows it: until the first results of this agent's checks
 /// that holds, so that a restart neither brings dead servers back nor takes living ones out.
-fn known(config: &Config, orders: &Orders, left: &State) -> BTreeMap<CheckId, Report> {
+fn known(config: &Config, orders: &Orders, left: &State, dead: &Dead) -> BTreeMap<CheckId, Report> {
     let mut reports = BTreeMap::new();
     for virtual_server in &config.virtual_servers {
         let service = ServiceId::of(virtual_server);
         let Some(there) = left.get(&service) else { continue };
-        // With nobody in service those that are missing may just as well be new in the file.
+        // With nobody in service those that are missing may just as well be new in the file; who was dead stands elsewhere.
+        let was_dead = |server: &RealServer| {
+            dead.get(&service).is_some_and(|dead| dead.contains(&(server.address, server.port)))
+        };
         let has_serving = there.servers.iter().any(|server| !server.is_leaving);
         let is_by_order = |server: &RealServer| {
             let id = ServerId { service, address: server.address, port: server.port };
@@ -309,7 +325,7 @@ fn known(config: &Config, orders: &Orders, left: &State) -> BTreeMap<CheckId, Re
                 }
                 // Its check had asked for silence, or the sorry server stood in.
                 Some(_) => (true, true, None),
-                None if has_serving => (false, false, None),
+                None if has_serving || was_dead(server) => (false, false, None),
                 None => continue,
             };
             for (index, check) in (0..).zip(&server.health_checks) {
@@ -337,4 +353,46 @@ fn known_quorum(config: &Config, left: &State) -> BTreeMap<ServiceId, bool> {
         }
     }
     quorum
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::desired::outcome;
+
+    #[test]
+    fn who_was_dead_where_nobody_serves_stays_dead() {
+        let text = "[director]\ninterfaces = [\"eth0\"]\n[[virtual_server]]\nname = \"a\"\n\
+                    address = \"10.0.0.50:80\"\nhealth_check = [{ type = \"tcp\" }]\n\
+                    [[virtual_server.real_server]]\naddress = \"10.0.1.1:80\"\n\
+                    [[virtual_server.real_server]]\naddress = \"10.0.1.2:80\"\n";
+        let config = crate::config::parse("test.toml", text).expect("a right file").0;
+        let service = ServiceId::of(&config.virtual_servers[0]);
+        let id = |host| CheckId { service, address: [10, 0, 1, host].into(), port: 80, index: 0 };
+        // Both had failed.
+        let reports = [1, 2].map(|host| (id(host), Report::sample(id(host), false, "refused")));
+        let before = Inputs { reports: reports.into(), ..Inputs::default() };
+        let last = outcome(&config.virtual_servers[0], &before);
+        let dead: Dead = verdicts::dead(&last).map(|dead| (service, dead)).into_iter().collect();
+        assert_eq!(dead[&service].len(), 2);
+        let left = State::from([(service, last.service)]);
+
+        let known_up = |dead: &Dead| {
+            let reports = known(&config, &Orders::new(), &left, dead);
+            reports.into_values().map(|report| report.is_up).collect::<Vec<_>>()
+        };
+        assert_eq!(known_up(&dead), [false, false]);
+        assert_eq!(known_up(&Dead::new()), [false; 0], "new in the file, for all that the maps say");
+        // The second one is new in the file.
+        let one = Dead::from([(service, BTreeSet::from([([10, 0, 1, 1].into(), 80)]))]);
+        assert_eq!(known_up(&one), [false]);
+        // Where somebody serves the maps say it all.
+        let half = Inputs {
+            reports: BTreeMap::from([(id(1), Report::sample(id(1), false, "refused"))]),
+            ..Inputs::default()
+        };
+        assert_eq!(verdicts::dead(&outcome(&config.virtual_servers[0], &half)), None);
+    }
 }

@@ -3,12 +3,12 @@
 /// What stands in the place of a secret.
 pub(super) const HIDDEN: &str = "***";
 
-/// The keys that hold secrets, and the table around some of them, which is shown nowhere when it is no table. Others are
-/// guessed from their names: unknown keys, headers, broken lines.
-const KEYS: [&str; 4] = ["password", "key", "keys", "authentication"];
+/// The keys that hold secrets, and the tables around some of them, which are shown nowhere when they are no tables. Others
+/// are guessed from their names: unknown keys, headers, broken lines.
+const KEYS: [&str; 5] = ["password", "key", "keys", "authentication", "headers"];
 
 /// Parts of the names of keys and headers that hold secrets.
-const WORDS: [&str; 6] = ["pass", "auth", "key", "secret", "token", "cookie"];
+const WORDS: [&str; 7] = ["pass", "auth", "key", "secret", "token", "cookie", "header"];
 
 /// Keys that sound like it.
 const OTHERS: [&str; 2] = ["password_file", "key_id"];
@@ -36,6 +36,7 @@ pub(super) fn is_secret(key: &str) -> bool {
     WORDS.iter().any(|word| key.contains(word))
         || strsim::damerau_levenshtein(&key, "password") <= 3
         || strsim::damerau_levenshtein(&key, "key") <= 1
+        || strsim::damerau_levenshtein(&key, "headers") <= 2
 }
 
 /// Whether a line that could not be read may hold a secret.
@@ -74,6 +75,9 @@ mod tests {
         {
             assert!(is_secret(key), "{key}");
         }
+        for key in ["headers", "header", "Headers", "haeders", "headres", "http_headers"] {
+            assert!(is_secret(key), "{key}");
+        }
         for key in [
             "password_file",
             "path",
@@ -85,6 +89,9 @@ mod tests {
             "to",
             "host",
             "server",
+            "helo",
+            "requests",
+            "address",
             "key_id",
             "type",
             "mode",
@@ -107,6 +114,7 @@ mod tests {
         assert_eq!(hidden("[1, { é\"password\"=\"x\" }]"), "[1, { é\"password\"= ***");
         assert_eq!(hidden("\"/var/lib/password-store\""), "\"/var/lib/password-store\"");
         assert_eq!(hidden("\"/?a=1\""), "\"/?a=1\"");
+        assert_eq!(hidden("[{ headers = [\"Authorization: x\"] }]"), "[{ headers = ***");
         assert_eq!(hidden("[{ id = 1, key = \"x\" }, 2]"), "[{ id = 1, key = ***");
     }
 }

@@ -110,10 +110,18 @@ impl Health {
     }
 
     /// Replaces the set of checks. Checks that stay go on as they are; one whose options change goes on with what it knows
-    /// of its server, and repeats the attempt under way. New ones begin within their warmup. No report of a removed
-    /// check is sent after this returns; one that was sent before may still be in the channel.
+    /// of its server, and repeats the attempt under way; so does one that has another number now. A check is known by its
+    /// server and by what it asks. New ones begin within their warmup. No report of a removed check, nor one
+    /// with an old number, is sent after this returns; one that was sent before may still be in the channel.
     pub fn set(&self, wanted: BTreeMap<CheckId, Wanted>) {
+        self.set_after(wanted, || {});
+    }
+
+    /// The same, and between the last report with an old number and the first one with a new one `between` runs: what is in
+    /// the channel then has old numbers, and all of them. It must not wait: no check goes on meanwhile.
+    pub fn set_after(&self, wanted: BTreeMap<CheckId, Wanted>, between: impl FnOnce()) {
         let mut inner = self.shared.lock();
+        between();
         for attempt in inner.schedule.set(wanted, Instant::now(), fastrand::f64) {
             if let Some(task) = inner.running.remove(&attempt) {
                 task.abort();
@@ -308,4 +316,4 @@ fn raise_file_limit() -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

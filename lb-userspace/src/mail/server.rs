@@ -42,8 +42,8 @@ enum Encryption {
 
 struct Login {
     credentials: Credentials,
-    /// To keep it out of the log if the server repeats it.
-    password: String,
+    /// The password as it is and as it goes over the wire, to keep it out of the log if the server repeats it.
+    hidden: Vec<String>,
 }
 
 /// Why a delivery failed.
@@ -71,7 +71,7 @@ impl Server {
         };
         let login = mail.login.as_ref().map(|login| Login {
             credentials: Credentials::new(login.user.clone(), login.password.clone()),
-            password: login.password.clone(),
+            hidden: forms(&login.user, &login.password),
         });
         Ok(Self {
             host: host.clone(),
@@ -157,11 +157,35 @@ impl Server {
 
     fn reason(&self, error: &Error) -> String {
         let mut reason = error.to_string();
-        if let Some(login) = self.login.as_ref().filter(|login| !login.password.is_empty()) {
-            reason = reason.replace(&login.password, "***");
+        for form in self.login.iter().flat_map(|login| &login.hidden) {
+            reason = reason.replace(form, "***");
         }
         reason.chars().take(MAX_REASON).map(|c| if c.is_control() { ' ' } else { c }).collect()
     }
+}
+
+/// What a server may have seen of a password: as it is, and by AUTH LOGIN and PLAIN (RFC 4616).
+fn forms(user: &str, password: &str) -> Vec<String> {
+    if password.is_empty() {
+        return Vec::new();
+    }
+    // The longest first: it must not be torn apart by another one.
+    let plain = base64(format!("\0{user}\0{password}").as_bytes());
+    vec![plain, base64(password.as_bytes()), password.to_owned()]
+}
+
+/// RFC 4648, without the padding: whoever repeats it may leave that out.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len() * 4 / 3 + 1);
+    for chunk in bytes.chunks(3) {
+        let bits =
+            chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        // Six bits each; a byte needs two letters.
+        let letters = (0..=chunk.len()).map(|at| ALPHABET[(bits >> (18 - 6 * at)) as usize & 63]);
+        text.extend(letters.map(char::from));
+    }
+    text
 }
 
 fn parameters(mail: &Mail) -> anyhow::Result<TlsParameters> {
@@ -185,5 +209,32 @@ fn hello() -> ClientId {
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "server {} port {}", self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg"),
+            ("fo", "Zm8"),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg"),
+            ("fooba", "Zm9vYmE"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+        assert_eq!(base64(&[0xff, 0xfe, 0xfd, 0xfb]), "//79+w");
+    }
+
+    #[test]
+    fn a_password_has_three_forms() {
+        assert_eq!(forms("user", "secret"), ["AHVzZXIAc2VjcmV0", "c2VjcmV0", "secret"]);
+        assert_eq!(forms("user", ""), [""; 0]);
     }
 }

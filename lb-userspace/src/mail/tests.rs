@@ -190,6 +190,21 @@ async fn the_password_is_not_in_reasons() {
 }
 
 #[tokio::test]
+async fn nor_is_what_the_password_becomes_on_its_way() {
+    let sink = Sink::start(Behaviour { parrot: true, ..Behaviour::default() }).await;
+    // Base64 with and without padding.
+    for (password, plain) in [("secret", "AHVzZXIAc2VjcmV0"), ("secrets", "AHVzZXIAc2VjcmV0cw")] {
+        let login = Some(Login { user: "user".into(), password: password.into() });
+        let settings = Mail { login, ..settings(sink.address) };
+        let head = Letterhead::new(&settings, "lb1").expect("good settings");
+        let server = Server::new(&settings).expect("good settings");
+        let failure = server.deliver(head.from(), &head.to(), b"").await.expect_err("refused");
+        assert!(failure.reason.contains("PLAIN ***"), "{}", failure.reason);
+        assert!(!failure.reason.contains(plain), "{}", failure.reason);
+    }
+}
+
+#[tokio::test]
 async fn mails_are_encrypted_as_configured() {
     for tls in [MailTls::StartTls, MailTls::Tls] {
         for verify in [false, true] {

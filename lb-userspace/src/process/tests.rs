@@ -42,6 +42,28 @@ async fn tells_how_a_program_ended_and_what_it_printed() {
 }
 
 #[tokio::test]
+async fn a_program_whose_file_system_hangs_holds_few_threads() {
+    // Nobody else starts it.
+    let program = "/nonexistent/on-a-dead-file-system";
+    let (release, hang) = std::sync::mpsc::channel::<()>();
+    let hang = std::sync::Arc::new(std::sync::Mutex::new(hang));
+    // Bounds for "does not end": nothing else could end them.
+    let little = Duration::from_millis(10);
+    for _ in 0..STARTS_AT_ONCE {
+        let hang = hang.clone();
+        let start = STARTS.take(Path::new(program), move || hang.lock().unwrap().recv().is_err());
+        timeout(little, start).await.expect_err("it hangs");
+    }
+    // It would be told that there is no such program, had it a thread to find out.
+    let finished = run(&[program.to_owned()], &[], None, little).await.expect("no start");
+    assert_eq!(finished.ending, Ending::TimedOut);
+    assert_eq!(run_shell("exit 3").await.ending, Ending::Exited(3), "others are not concerned");
+    drop(release);
+    let error = run(&[program.to_owned()], &[], None, LONG).await.expect_err("there is no such program");
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
+
+#[tokio::test]
 async fn gives_arguments_as_they_are() {
     let command = ["/bin/sh", "-c", "printf '%s|' \"$@\"", "name", "a b", "$HOME", "", "*"].map(String::from);
     assert_eq!(run(&command, &[], None, LONG).await.expect("starts").output, "a b|$HOME||*|");

@@ -15,6 +15,7 @@ mod heartbeat;
 mod heartbeat_socket;
 mod holdings;
 mod links;
+mod mark;
 mod network;
 mod pace;
 mod realtime;
@@ -188,7 +189,8 @@ impl Vrrp {
     /// configuration had is not known.
     ///
     /// # Errors
-    /// When the thread, a socket or the guard cannot be made: names which, and for which instance.
+    /// When the thread or the guard cannot be made: which. Sockets that cannot be opened are said in a [`Report::Notice`] and
+    /// tried again; their instances are in FAULT until then.
     pub fn spawn(
         wanted: Wanted,
         roles: Arc<dyn Roles>,

@@ -9,7 +9,8 @@
 //!   driver: beat, set_master --> page: beat, masters --> looks four times in the watchdog's time
 //!           may_speak        <-- page: phase         <-- AGENT -> SEIZED -> gives up -> DONE
 //!           was_seized       --> page: phase         --> DONE -> AGENT
-//!           set_plan         --> socket: plan, map   --> opens what it needs, answers
+//!           hand             --> socket: plan, map   --> opens what it needs
+//!           answered         <-- socket: answer      <-- has it
 //!           dismiss          --> socket: bye         --> ends
 //!           (kill -9)        --> socket: end         --> gives up, ends
 //! ```
@@ -35,11 +36,11 @@ mod wire;
 
 use std::{
     borrow::Cow,
-    collections::BTreeSet,
+    collections::BTreeMap,
     io,
     net::{IpAddr, Shutdown},
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::{
             net::UnixStream,
             process::{CommandExt as _, ExitStatusExt as _},
@@ -51,15 +52,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::poll::PollFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::config::vrrp::{MAX_VRRP_INSTANCES, VirtualAddress, VirtualRoute, VirtualRule};
 
 use shared::{Page, Phase, monotonic};
-use wire::{Answer, Frames, Order};
+use wire::{Answer, Frames, Order, Read};
 
 /// How long the guard may take to get ready for a plan.
-const TAKING: Duration = Duration::from_secs(1);
+pub const TAKING: Duration = Duration::from_millis(900);
 /// How long the guard may take to give up everything.
 const GIVING_UP: Duration = Duration::from_secs(5);
 /// Between two looks whether the guard is done.
@@ -74,7 +76,7 @@ pub struct Plan {
     pub realtime_priority: Option<u8>,
     /// The guard's memory is never paged out.
     pub lock_memory: bool,
-    /// One for each instance, at most [`MAX_VRRP_INSTANCES`]; [`Guard::set_master`] goes by these positions.
+    /// One for each instance, at most [`MAX_VRRP_INSTANCES`].
     pub instances: Vec<InstancePlan>,
 }
 
@@ -116,11 +118,39 @@ pub struct Guard {
     frames: Frames,
     /// The bank of the plan in force.
     generation: u32,
-    /// Names of its instances.
-    names: Vec<String>,
+    /// Its instances.
+    positions: Positions,
+    /// The next plan, as long as there is no answer to it.
+    handed: Option<Handed>,
+    /// It was killed, and may not be gone yet.
+    is_killed: bool,
     warnings: Vec<String>,
     /// The same moment on two clocks, which are one: `Instant` does not tell its number.
     epoch: (Instant, Duration),
+}
+
+/// Where each instance stands in a plan, by its name.
+type Positions = BTreeMap<String, usize>;
+
+/// A plan under way.
+#[derive(Debug)]
+struct Handed {
+    generation: u32,
+    positions: Positions,
+    order: Vec<u8>,
+    /// How much of the order is on its way.
+    sent: usize,
+    roles: Option<OwnedFd>,
+    /// When the guard should have answered.
+    deadline: Instant,
+}
+
+impl Handed {
+    fn push(&mut self, socket: &UnixStream) -> io::Result<()> {
+        let roles = self.roles.as_ref().filter(|_| self.sent == 0).map(AsFd::as_fd);
+        self.sent += wire::send_some(socket, &self.order[self.sent..], roles)?;
+        Ok(())
+    }
 }
 
 impl Guard {
@@ -158,65 +188,118 @@ impl Guard {
         }
         let child = command.spawn()?;
         let epoch = (Instant::now(), monotonic());
-        let (frames, names, warnings) = Default::default();
-        Ok(Self { page, socket, child, frames, generation: 0, names, warnings, epoch })
+        let (frames, positions, warnings) = Default::default();
+        let (handed, is_killed) = (None, false);
+        Ok(Self { page, socket, child, frames, generation: 0, positions, handed, is_killed, warnings, epoch })
     }
 
-    /// Hands it the plan; takes the place of the last one. Also the map of roles (a word of 64 bits for each role, by its
+    /// Hands it the plan, which takes the place of the last one. Also the map of roles (a word of 64 bits for each role, by its
     /// number), which it sets to 0 when it gives up; `None`: as before.
     ///
-    /// The guard has it when this returns, after 1 s at most. What is marked as master stays so, by name. The last plan holds
-    /// until then.
+    /// Never waits: the last plan holds until the guard has this one, which [`Self::answered`] says. Until then it takes
+    /// no other plan. What is marked as master stays so, by name.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`]: the plan is too large (1024 instances, 64 MiB), and the last one still holds. Any other:
-    /// the guard is gone, or was not fit for work and has been killed; start another one.
-    pub fn set_plan(&mut self, plan: &Plan, roles: Option<&OwnedFd>) -> io::Result<()> {
+    /// [`io::ErrorKind::InvalidInput`]: the plan is too large (1024 instances, 64 MiB), and [`io::ErrorKind::WouldBlock`]:
+    /// there is no answer to the one before; the last one still holds. Any other: the guard is gone, or was not fit for work
+    /// and has been killed; start another one.
+    pub fn hand(&mut self, plan: &Plan, roles: Option<&OwnedFd>) -> io::Result<()> {
         if plan.instances.len() > MAX_VRRP_INSTANCES {
             let text = format!("{} instances are too many for the guard", plan.instances.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
+        if self.is_killed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if self.handed.is_some() {
+            // There are two banks, and it may go by either of them.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         let generation = self.generation.wrapping_add(1);
         let order = wire::frame(&Order::Plan { generation, plan: Cow::Borrowed(plan) })?;
-        self.carry_over(plan, generation);
+        let roles = roles.map(OwnedFd::try_clone).transpose()?;
+        let names = plan.instances.iter().map(|instance| instance.name.clone());
+        let positions: Positions = names.zip(0..).collect();
+        self.carry_over(&positions, generation);
         let deadline = Instant::now() + TAKING;
-        let answer = wire::send(&self.socket, &order, roles.map(AsFd::as_fd), deadline)
-            .and_then(|()| wire::receive::<Answer>(&self.socket, &mut self.frames, deadline));
-        match answer {
-            Ok(answer) if answer.generation == generation => {
-                self.generation = generation;
-                self.names = plan.instances.iter().map(|instance| instance.name.clone()).collect();
-                self.warnings = answer.warnings;
-                Ok(())
+        let mut handed = Handed { generation, positions, order, sent: 0, roles, deadline };
+        let pushed = handed.push(&self.socket);
+        self.handed = Some(handed);
+        pushed.inspect_err(|_| self.kill_later())
+    }
+
+    /// Whether the guard has the plan that was handed to it last. Never waits; to be asked again when the socket of
+    /// [`Self::waits`] is ready, and 900 ms after [`Self::hand`].
+    ///
+    /// # Errors
+    /// The guard is gone, or has not answered in time and has been killed; start another one when it
+    /// [has ended](Self::is_alive).
+    pub fn answered(&mut self) -> io::Result<bool> {
+        // Nobody knows which plan it has.
+        self.hear().inspect_err(|_| self.kill_later())
+    }
+
+    fn hear(&mut self) -> io::Result<bool> {
+        let Some(handed) = &mut self.handed else { return Ok(true) };
+        handed.push(&self.socket)?;
+        loop {
+            match self.frames.next::<Answer>()? {
+                Some(answer) if answer.generation == handed.generation => {
+                    self.generation = handed.generation;
+                    self.positions = std::mem::take(&mut handed.positions);
+                    self.warnings = answer.warnings;
+                    self.handed = None;
+                    return Ok(true);
+                }
+                Some(_) => return Err(io::ErrorKind::InvalidData.into()),
+                None => {}
             }
-            other => {
-                // Nobody knows which plan it has.
-                self.kill();
-                Err(other.err().unwrap_or_else(|| io::ErrorKind::InvalidData.into()))
+            match wire::read(&self.socket, &mut self.frames)? {
+                Read::Bytes(_) => {}
+                Read::Nothing if Instant::now() < handed.deadline => return Ok(false),
+                Read::Nothing => return Err(io::ErrorKind::TimedOut.into()),
+                Read::End => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
     }
 
+    /// For what [`Self::answered`] waits; `None`: for nothing.
+    pub fn waits(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let handed = self.handed.as_ref()?;
+        let is_sent = handed.sent == handed.order.len();
+        let flags = if is_sent { PollFlags::POLLIN } else { PollFlags::POLLIN | PollFlags::POLLOUT };
+        Some((self.socket.as_fd(), flags))
+    }
+
     /// Fills the next plan's bank.
-    fn carry_over(&self, plan: &Plan, generation: u32) {
-        let masters: BTreeSet<_> =
-            self.page.masters(self.generation, self.names.len()).map(|n| self.names[n].as_str()).collect();
+    fn carry_over(&self, positions: &Positions, generation: u32) {
         self.page.clear_masters(generation);
-        for (position, instance) in plan.instances.iter().enumerate() {
-            if masters.contains(instance.name.as_str()) {
+        for (name, &position) in positions {
+            let before = self.positions.get(name);
+            if before.is_some_and(|&before| self.page.is_master(self.generation, before)) {
                 self.page.set_master(generation, position, true);
             }
         }
     }
 
-    /// What the guard will not be able to do as it is now, in words; empty: all is well. Of the last plan.
+    /// The plans that it may go by, with their banks.
+    fn plans(&self) -> impl Iterator<Item = (u32, &Positions)> {
+        let handed = self.handed.as_ref().map(|handed| (handed.generation, &handed.positions));
+        handed.into_iter().chain([(self.generation, &self.positions)])
+    }
+
+    /// What the guard will not be able to do as it is now, in words; empty: all is well. Of the plan in force.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
     /// Says that an instance is master, before it takes its addresses, or that it is not, after it has given them up.
-    pub fn set_master(&self, instance: usize, is_master: bool) {
-        self.page.set_master(self.generation, instance, is_master);
+    pub fn set_master(&self, instance: &str, is_master: bool) {
+        for (generation, positions) in self.plans() {
+            if let Some(&position) = positions.get(instance) {
+                self.page.set_master(generation, position, is_master);
+            }
+        }
     }
 
     /// The driver lives. To be called often: at least every third of the plan's watchdog time.
@@ -248,7 +331,7 @@ impl Guard {
             self.kill();
             self.page.change(Phase::Seized, Phase::Done);
         }
-        self.page.clear_masters(self.generation);
+        self.plans().for_each(|(generation, _)| self.page.clear_masters(generation));
         self.page.set_beat(monotonic());
         self.page.change(Phase::Done, Phase::Agent);
         true
@@ -291,6 +374,14 @@ impl Guard {
         while self.is_alive() && Instant::now() < deadline {
             sleep(PAUSE);
         }
+    }
+
+    /// Without giving up anything, and without waiting for its end.
+    fn kill_later(&mut self) {
+        self.handed = None;
+        self.is_killed = true;
+        // Fails only when it has ended by now.
+        let _ = self.child.kill();
     }
 
     /// Without giving up anything.

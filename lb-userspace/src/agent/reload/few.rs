@@ -1,10 +1,7 @@
 //! The usual reload: a few virtual servers have other settings, and everything else is as it was. Then nobody needs to look at the
 //! others, of which there may be ten thousand.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     agent::Agent,
@@ -54,23 +51,8 @@ impl Agent {
             self.inputs.quorum.insert(id, new.quorum.is_up);
             before.extend(self.outcomes.insert(id, new).map(|old| (id, old)));
         }
+        self.keep_dead(before.keys().copied());
         before
-    }
-
-    /// Forgets what checks of these virtual servers said that are no more.
-    pub(super) fn forget_few_reports(&mut self, changed: &[usize]) {
-        let ids: BTreeSet<ServiceId> =
-            changed.iter().map(|&position| ServiceId::of(&self.config.virtual_servers[position])).collect();
-        let gone: Vec<_> = self
-            .inputs
-            .reports
-            .keys()
-            .filter(|id| ids.contains(&id.service) && !self.is_check(id))
-            .copied()
-            .collect();
-        for id in gone {
-            self.inputs.reports.remove(&id);
-        }
     }
 }
 

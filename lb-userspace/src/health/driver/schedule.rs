@@ -10,7 +10,7 @@ use super::Wanted;
 use crate::{
     config::check::HealthCheck,
     health::{
-        CheckId, Report, State,
+        CheckId, Report, State, counterparts,
         fsm::{Machine, Options},
         probe::Outcome,
     },
@@ -41,55 +41,59 @@ struct Entry {
 }
 
 impl Schedule {
-    /// Replaces the checks. Returns the attempts that no longer matter. `random` gives numbers from 0 to 1.
+    /// Replaces the checks. What is known goes to the check of the same server that asks the same
+    /// ([`counterparts`]), whatever its number. Returns the attempts that no longer matter. `random` gives numbers
+    /// from 0 to 1.
     pub fn set(
         &mut self,
         wanted: BTreeMap<CheckId, Wanted>,
         now: Instant,
         mut random: impl FnMut() -> f64,
     ) -> Vec<AttemptId> {
-        let mut cancelled = Vec::new();
-        self.checks.retain(|id, entry| {
-            let stays = wanted.contains_key(id);
-            if !stays {
-                cancelled.extend(entry.running);
-                if let Some(due) = entry.machine.poll_timeout() {
-                    self.due.remove(&(due, *id));
-                }
+        let (mut cancelled, mut due) = (Vec::new(), Vec::new());
+        let mut old = std::mem::take(&mut self.checks);
+        let mut wanted = wanted.into_iter().peekable();
+        while let Some((first, one)) = wanted.next() {
+            let mut of_server = vec![(first, one)];
+            while let Some(next) = wanted.next_if(|(id, _)| id.server() == first.server()) {
+                of_server.push(next);
             }
-            stays
-        });
-        for (id, Wanted { check, begins_down }) in wanted {
-            let options = Options::new(&check, begins_down);
-            if let Some(entry) = self.checks.get_mut(&id) {
+            let before = counterparts_of(first, &of_server, &old);
+            for ((id, Wanted { check, begins_down }), before) in of_server.into_iter().zip(before) {
+                let options = Options::new(&check, begins_down);
+                let Some((before, mut entry)) = before.and_then(|before| old.remove_entry(&before)) else {
+                    let machine = Machine::new(options, check.warmup, random(), now);
+                    let entry = Entry::new(check, begins_down, machine);
+                    due.extend(entry.machine.poll_timeout().map(|due| (due, id)));
+                    self.checks.insert(id, entry);
+                    continue;
+                };
                 // Where it begins is of no matter any more once there has been a result.
                 let begins_same = entry.machine.known().is_some() || entry.begins_down == begins_down;
-                if *entry.check == check && begins_same {
-                    continue;
+                if before != id || *entry.check != check || !begins_same {
+                    // Also of a check that only has another number: the attempt would report for the old one.
+                    cancelled.extend(entry.running.take());
+                    self.forget_due(before, &entry);
+                    entry.machine.change(options, now);
+                    (entry.check, entry.begins_down) = (Arc::new(check), begins_down);
+                    due.extend(entry.machine.poll_timeout().map(|due| (due, id)));
                 }
-                cancelled.extend(entry.running.take());
-                if let Some(due) = entry.machine.poll_timeout() {
-                    self.due.remove(&(due, id));
-                }
-                entry.machine.change(options, now);
-                (entry.check, entry.begins_down) = (Arc::new(check), begins_down);
-                self.due.extend(entry.machine.poll_timeout().map(|due| (due, id)));
-            } else {
-                let machine = Machine::new(options, check.warmup, random(), now);
-                self.due.extend(machine.poll_timeout().map(|due| (due, id)));
-                let entry = Entry {
-                    check: Arc::new(check),
-                    begins_down,
-                    machine,
-                    running: None,
-                    detail: None,
-                    last: Duration::ZERO,
-                    sum: Duration::ZERO,
-                };
                 self.checks.insert(id, entry);
             }
         }
+        for (id, entry) in old {
+            cancelled.extend(entry.running);
+            self.forget_due(id, &entry);
+        }
+        // Only now: another check may have had the same number and time.
+        self.due.extend(due);
         cancelled
+    }
+
+    fn forget_due(&mut self, id: CheckId, entry: &Entry) {
+        if let Some(due) = entry.machine.poll_timeout() {
+            self.due.remove(&(due, id));
+        }
     }
 
     /// When the next attempt is due, of those not under way.
@@ -148,7 +152,32 @@ impl Schedule {
     }
 }
 
+/// Who, among the old checks of a server, is which of the new ones.
+fn counterparts_of(
+    id: CheckId,
+    new: &[(CheckId, Wanted)],
+    old: &BTreeMap<CheckId, Entry>,
+) -> Vec<Option<CheckId>> {
+    let all = CheckId { index: 0, ..id }..=CheckId { index: u32::MAX, ..id };
+    let (ids, old): (Vec<CheckId>, Vec<&HealthCheck>) =
+        old.range(all).map(|(id, entry)| (*id, &*entry.check)).unzip();
+    let new: Vec<&HealthCheck> = new.iter().map(|(_, wanted)| &wanted.check).collect();
+    counterparts(&old, &new).into_iter().map(|at| at.map(|at| ids[at])).collect()
+}
+
 impl Entry {
+    fn new(check: HealthCheck, begins_down: bool, machine: Machine) -> Self {
+        Self {
+            check: Arc::new(check),
+            begins_down,
+            machine,
+            running: None,
+            detail: None,
+            last: Duration::ZERO,
+            sum: Duration::ZERO,
+        }
+    }
+
     fn state(&self) -> State {
         let known = self.machine.known();
         let (passed, failed) = self.machine.counts();

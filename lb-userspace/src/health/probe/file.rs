@@ -1,16 +1,13 @@
 //! A file's content.
 
 use std::{
-    collections::BTreeMap,
     io::{self, Read as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    path::Path,
 };
 
-use tokio::sync;
-
 use super::{Outcome, Passed};
+use crate::turns::Turns;
 
 /// One attempt. The file's first line decides, spaces around it aside:
 ///
@@ -26,14 +23,8 @@ use super::{Outcome, Passed};
 ///
 /// A file system that hangs holds a thread for each such file, not for each attempt.
 pub async fn attempt(path: &Path) -> Outcome {
-    let turn = turn(path).lock_owned().await;
     let owned = path.to_owned();
-    let read = tokio::task::spawn_blocking(move || {
-        let result = read(&owned);
-        drop(turn);
-        result
-    });
-    match read.await {
+    match TURNS.take(path, move || read(&owned)).await {
         Ok(Ok(content)) => judge(&content),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => passed("no file", None, false),
         Ok(Err(error)) => Err(format!("cannot read the file: {error}")),
@@ -44,17 +35,8 @@ pub async fn attempt(path: &Path) -> Outcome {
 /// How much of a file is looked at.
 const LONGEST: u64 = 256;
 
-/// Whose turn it is to read a file. A read that hangs keeps its turn after its attempt has timed out.
-fn turn(path: &Path) -> Arc<sync::Mutex<()>> {
-    static TURNS: Mutex<BTreeMap<PathBuf, Arc<sync::Mutex<()>>>> = Mutex::new(BTreeMap::new());
-    let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(turn) = turns.get(path) {
-        return turn.clone();
-    }
-    // A new file is the moment to forget those that nobody reads.
-    turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-    turns.entry(path.to_owned()).or_default().clone()
-}
+/// A read that hangs keeps its turn after its attempt has timed out.
+static TURNS: Turns = Turns::new(1);
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     // Without O_NONBLOCK a FIFO would wait for its writer.
@@ -189,10 +171,12 @@ mod tests {
     async fn an_attempt_waits_for_the_one_before() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("web1");
-        let hanging = turn(&path).lock_owned().await;
-        // A bound for "does not end", not a measured time: nothing else could end it.
+        let (release, hang) = std::sync::mpsc::channel::<()>();
+        let hanging = TURNS.take(&path, move || hang.recv().is_err());
+        // Bounds for "does not end", not measured times: nothing else could end them.
+        tokio::time::timeout(Duration::from_millis(20), hanging).await.expect_err("it hangs");
         tokio::time::timeout(Duration::from_millis(20), attempt(&path)).await.expect_err("it has to wait");
-        drop(hanging);
+        drop(release);
         attempt(&path).await.expect("no file");
     }
 }

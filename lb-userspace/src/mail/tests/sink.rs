@@ -27,13 +27,22 @@ pub struct Behaviour {
     pub hang_up: usize,
     /// Beginnings of recipients that it does not know.
     pub refuse: Vec<&'static str>,
+    /// It refuses every login, with the words that it has heard.
+    pub parrot: bool,
     /// It does not answer QUIT, nor does it close the connection.
     pub no_goodbye: bool,
 }
 
 impl Default for Behaviour {
     fn default() -> Self {
-        Self { tls: MailTls::None, gated: false, hang_up: 0, refuse: Vec::new(), no_goodbye: false }
+        Self {
+            tls: MailTls::None,
+            gated: false,
+            hang_up: 0,
+            refuse: Vec::new(),
+            parrot: false,
+            no_goodbye: false,
+        }
     }
 }
 
@@ -149,6 +158,7 @@ impl Shared {
                     stream.write_all(b"220 go\r\n").await?;
                     return Ok(Some(stream.into_inner()));
                 }
+                "AUTH" if self.behaviour.parrot => format!("535 what is {rest}?"),
                 "AUTH" => {
                     mail.login = Some(rest.into());
                     "235 welcome".into()

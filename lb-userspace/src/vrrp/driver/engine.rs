@@ -30,13 +30,14 @@ use super::{
     burst::Bursts,
     holdings::Thing,
     links::Links,
+    mark::Mark,
     network::{Channel, Network},
     pace::Notices,
     stamp::Stamps,
     state::StateFile,
 };
 use crate::{
-    config::vrrp::{Family, TrackKey, Vrrp as Config},
+    config::vrrp::{Family, SyncGroup, TrackKey, Vrrp as Config},
     vrrp::{
         Report, State, Tracked,
         fsm::{Event, InstanceId, Machine},
@@ -111,12 +112,15 @@ pub struct Engine<N> {
     plan: Option<Plan>,
     /// Since when; `None`: it is to be told in any case.
     told: Option<Instant>,
+    /// There is something to tell it once it has answered.
+    has_news: bool,
     /// Index of each macvlan that was made or found right.
     macvlans: BTreeMap<String, u32>,
     /// What could not be removed.
     lingering: Vec<Thing>,
     bursts: Bursts,
     stamps: Stamps,
+    mark: Mark,
     notices: Notices,
     state: StateFile,
     reports: mpsc::UnboundedSender<Report>,
@@ -142,6 +146,8 @@ struct Timers {
     routes_done: Option<Instant>,
     /// The guard's plan grows old.
     plan: Option<Instant>,
+    /// The guard's answer to it is late; `None`: it has answered.
+    answer: Option<Instant>,
     guard: Instant,
     audit: Instant,
 }
@@ -175,10 +181,12 @@ impl<N: Network> Engine<N> {
             roles_are_known: false,
             plan: None,
             told: None,
+            has_news: false,
             macvlans: BTreeMap::new(),
             lingering: Vec::new(),
             bursts: Bursts::default(),
             stamps,
+            mark: Mark::beside(state.path()),
             notices: Notices::default(),
             state,
             reports,
@@ -188,6 +196,7 @@ impl<N: Network> Engine<N> {
                 routes: None,
                 routes_done: None,
                 plan: None,
+                answer: None,
                 guard: now + RETRY,
                 audit: now + AUDIT,
             },
@@ -209,20 +218,20 @@ impl<N: Network> Engine<N> {
         Ok(())
     }
 
-    /// Removes what a dead run has left, starts the guard, opens sockets, and begins.
+    /// Removes what a dead run has left, starts the guard, opens sockets, and begins. An instance whose socket cannot be opened
+    /// begins in FAULT: one of them is no reason to serve nothing.
     ///
     /// # Errors
-    /// When the guard or a socket cannot be had, or the kernel not be asked: which, and for which instance.
+    /// When the guard cannot be had, or the kernel not be asked.
     pub fn start(&mut self) -> io::Result<()> {
         self.clean()?;
         self.remember();
+        self.begin_stamps();
         self.apply_roles();
         self.make_macvlans();
         self.read_links()?;
         self.resolve();
-        if let Some((channel, error)) = self.open_sockets().into_iter().next() {
-            return Err(io::Error::new(error.kind(), self.describe(channel, &error)));
-        }
+        self.settle_sockets();
         if self.config.settings.guard {
             self.network.want_guard(true, Duration::ZERO).map_err(|error| {
                 io::Error::new(error.kind(), format!("the guard cannot be started: {error}"))
@@ -252,20 +261,40 @@ impl<N: Network> Engine<N> {
         }
     }
 
-    /// Something in here has failed: masters give up without asking the machines, which may be in any state.
+    /// Something in here has failed: masters give up without asking the machines, which may be in any state. They are said to
+    /// be in FAULT, so that the scripts of who depends on them run.
     pub fn abandon(&mut self) {
-        for id in 0..self.instances.len() {
-            if self.instances[id].is_held {
-                self.advertise(id, 0);
-            }
+        let held: Vec<InstanceId> =
+            (0..self.instances.len()).filter(|id| self.instances[*id].is_held).collect();
+        for id in &held {
+            self.advertise(*id, 0);
         }
         self.release_all();
+        let reason = "the VRRP driver has failed".to_owned();
+        let mut names = BTreeSet::new();
+        for config in held.iter().map(|id| &self.instances[*id].config) {
+            names.insert(config.name.as_str());
+            self.say(Report::Instance {
+                name: config.name.clone(),
+                from: State::Master,
+                to: State::Fault,
+                priority: config.priority,
+                reason: reason.clone(),
+                took: Duration::ZERO,
+            });
+        }
+        let is_concerned =
+            |group: &&SyncGroup| group.instances.iter().any(|name| names.contains(name.as_str()));
+        for group in self.config.sync_groups.iter().filter(is_concerned) {
+            let (name, reason) = (group.name.clone(), reason.clone());
+            self.say(Report::Group { name, to: State::Fault, reason });
+        }
     }
 
     /// When the next turn is due.
     pub fn deadline(&self) -> Instant {
-        let Timers { look, looked: _, routes, routes_done: _, plan, guard, audit } = self.timers;
-        let timers = [look, routes, plan, self.machine.poll_timeout(), self.bursts.deadline()];
+        let Timers { look, looked: _, routes, routes_done: _, plan, answer, guard, audit } = self.timers;
+        let timers = [look, routes, plan, answer, self.machine.poll_timeout(), self.bursts.deadline()];
         timers.into_iter().flatten().fold(guard.min(audit), Instant::min)
     }
 
@@ -342,6 +371,12 @@ impl<N: Network> Engine<N> {
         &mut self.network
     }
 
+    /// For tests.
+    #[cfg(test)]
+    pub fn wait_for_mark(&self) {
+        self.mark.finish();
+    }
+
     fn groups(&self) -> Vec<(String, State)> {
         let groups = self.config.sync_groups.iter().enumerate();
         groups.map(|(id, group)| (group.name.clone(), self.machine.group_state(id))).collect()
@@ -363,6 +398,7 @@ impl<N: Network> Engine<N> {
             self.timers.routes_done = Some(now);
             self.restore_routes();
         }
+        self.hear_guard();
         if self.timers.plan.is_some_and(|due| due <= now) {
             self.make_plan();
         }
@@ -372,6 +408,7 @@ impl<N: Network> Engine<N> {
         }
         if self.timers.audit <= now {
             self.timers.audit = now + AUDIT;
+            self.keep_stamps();
             self.look();
             // A guard of an earlier run that was stopped in its work may switch them off when it goes on.
             self.apply_roles();

@@ -100,10 +100,12 @@ pub trait Network {
     fn guard_ending(&mut self) -> Option<String>;
     /// What it will not be able to do, in words.
     fn guard_warnings(&self) -> &[String];
-    /// See [`crate::vrrp::guard::Guard::set_plan`]. Nothing without a guard.
+    /// See [`crate::vrrp::guard::Guard::hand`]. Nothing without a guard. Never blocks.
     fn plan(&mut self, plan: &Plan, roles: Option<&OwnedFd>) -> io::Result<()>;
+    /// See [`crate::vrrp::guard::Guard::answered`]. True without a guard. Never blocks.
+    fn has_plan(&mut self) -> io::Result<bool>;
     /// See [`crate::vrrp::guard::Guard::set_master`].
-    fn mark(&mut self, position: usize, is_master: bool);
+    fn mark(&mut self, instance: &str, is_master: bool);
     /// See [`crate::vrrp::guard::Guard::beat`].
     fn beat(&mut self, now: Instant);
     /// See [`crate::vrrp::guard::Guard::was_seized`].

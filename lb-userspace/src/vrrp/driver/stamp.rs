@@ -1,4 +1,5 @@
-//! Stamps of sealed adverts and sequence numbers of heartbeats: from the wall clock, but never going back with it.
+//! Stamps of sealed adverts and sequence numbers of heartbeats: from the wall clock, but never going back with it, nor from one
+//! run to the next.
 
 use std::time::Duration;
 
@@ -24,6 +25,16 @@ impl Stamps {
         Self { stamper: Stamper::default(), clock: wall + LEAD, sequence: 0 }
     }
 
+    /// An earlier run may have gone so far: what follows is later.
+    pub fn begin_after(&mut self, mark: Duration) {
+        self.clock = self.clock.max(mark + LEAD);
+    }
+
+    /// How far they have gone: none is later than this, but for what was stamped ahead.
+    pub fn reached(&self) -> Duration {
+        self.clock
+    }
+
     /// The stamp of a message that is sent now.
     pub fn next(&mut self, wall: Duration) -> Stamp {
         self.clock = self.clock.max(wall);
@@ -44,7 +55,8 @@ impl Stamps {
 
     /// Number of the next heartbeat: microseconds since 1970, or one more than the last.
     pub fn sequence(&mut self, wall: Duration) -> u64 {
-        let now = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
+        self.clock = self.clock.max(wall);
+        let now = u64::try_from(self.clock.as_micros()).unwrap_or(u64::MAX);
         self.sequence = now.max(self.sequence.saturating_add(1));
         self.sequence
     }
@@ -76,6 +88,24 @@ mod tests {
         let crash = start + Duration::from_secs(100);
         let words = Stamps::new(start).ahead(crash);
         assert!(Stamps::new(crash + Duration::from_millis(100)).next(crash) > words);
+    }
+
+    #[test]
+    fn a_new_run_whose_clock_was_set_back_goes_on_from_the_mark() {
+        let start = Duration::from_secs(1_750_000_000);
+        let mut stamps = Stamps::new(start);
+        let (last, number) = (stamps.next(start), stamps.sequence(start));
+        let (words, mark) = (stamps.ahead(start), stamps.reached());
+        let earlier = start - Duration::from_secs(3600);
+        let mut next = Stamps::new(earlier);
+        assert!(next.clone().next(earlier) < last, "without the mark it would begin here");
+        next.begin_after(mark);
+        assert!(next.next(earlier) > last && next.next(earlier) > words);
+        assert!(next.sequence(earlier) > number);
+        // A mark of the past changes nothing.
+        let before = next.reached();
+        next.begin_after(earlier);
+        assert_eq!(next.reached(), before);
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::Serialize;
+
 use super::holdings::Named;
 
 /// The file. It holds everything that any instance of the running configuration may bring to this machine, whether it is
@@ -21,6 +23,11 @@ impl StateFile {
     /// Without a path nothing is remembered.
     pub fn new(path: Option<PathBuf>) -> Self {
         Self { path, written: None }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// What is in it; nothing when there is none.
@@ -56,7 +63,11 @@ impl StateFile {
     }
 }
 
-fn write(path: &Path, named: &Named) -> io::Result<()> {
+/// Takes the place of what is there in one step.
+///
+/// # Errors
+/// When the directory or the disk does not let it; then the old one stays.
+pub fn write(path: &Path, content: &impl Serialize) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
@@ -66,7 +77,7 @@ fn write(path: &Path, named: &Named) -> io::Result<()> {
         Ok(()) | Err(_) => {}
     }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    serde_json::to_writer_pretty(&mut file, named)?;
+    serde_json::to_writer_pretty(&mut file, content)?;
     drop(file);
     fs::rename(&new, path)
 }

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use nix::poll::PollFlags;
+
 use super::{
     burst::Target,
     heartbeat_socket::HeartbeatSocket,
@@ -74,6 +76,11 @@ impl System {
             ChannelSocket::Adverts(socket) => socket.as_fd(),
             ChannelSocket::Heartbeats(socket) => socket.as_fd(),
         })
+    }
+
+    /// Ready when there is an answer of the guard; `None`: it has been asked nothing.
+    pub fn guard(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        self.guard.as_ref().and_then(Guard::waits)
     }
 }
 
@@ -203,12 +210,16 @@ impl Network for System {
     }
 
     fn plan(&mut self, plan: &Plan, roles: Option<&OwnedFd>) -> io::Result<()> {
-        self.guard.as_mut().map_or(Ok(()), |guard| guard.set_plan(plan, roles))
+        self.guard.as_mut().map_or(Ok(()), |guard| guard.hand(plan, roles))
     }
 
-    fn mark(&mut self, position: usize, is_master: bool) {
+    fn has_plan(&mut self) -> io::Result<bool> {
+        self.guard.as_mut().map_or(Ok(true), Guard::answered)
+    }
+
+    fn mark(&mut self, instance: &str, is_master: bool) {
         if let Some(guard) = &self.guard {
-            guard.set_master(position, is_master);
+            guard.set_master(instance, is_master);
         }
     }
 

@@ -153,6 +153,9 @@ fn wait(system: &System, wake: &EventFd, limit: Duration) -> Ready {
     let mut descriptors =
         vec![PollFd::new(wake.as_fd(), PollFlags::POLLIN), PollFd::new(system.monitor(), PollFlags::POLLIN)];
     descriptors.extend(system.sockets().map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
+    let sockets = descriptors.len();
+    // Every turn asks for its answer, whatever has woken the thread.
+    descriptors.extend(system.guard().map(|(socket, flags)| PollFd::new(socket, flags)));
     // A signal or a lack of kernel memory ends the wait early: then there is nothing to do but what is due.
     if ppoll(&mut descriptors, Some(TimeSpec::from_duration(limit)), None).is_err() {
         return Ready::default();
@@ -160,7 +163,7 @@ fn wait(system: &System, wake: &EventFd, limit: Duration) -> Ready {
     let is_ready = |descriptor: &PollFd<'_>| descriptor.any().unwrap_or(true);
     Ready {
         changes: is_ready(&descriptors[1]),
-        packets: descriptors[2..].iter().any(is_ready),
+        packets: descriptors[2..sockets].iter().any(is_ready),
         stalled: None,
     }
 }

@@ -116,32 +116,49 @@ impl Frames {
 /// [`io::ErrorKind::TimedOut`], and what the kernel says: the other side is gone.
 pub fn send(
     socket: &UnixStream,
-    mut bytes: &[u8],
+    bytes: &[u8],
     fd: Option<BorrowedFd<'_>>,
     deadline: Instant,
 ) -> io::Result<()> {
+    let mut sent = 0;
+    loop {
+        sent += send_some(socket, &bytes[sent..], fd.filter(|_| sent == 0))?;
+        if sent == bytes.len() {
+            return Ok(());
+        }
+        wait(socket, PollFlags::POLLOUT, deadline)?;
+    }
+}
+
+/// Sends what there is room for, with the first byte a descriptor, without waiting; how many bytes.
+///
+/// # Errors
+/// What the kernel says: the other side is gone.
+pub fn send_some(socket: &UnixStream, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<usize> {
     let fds: Vec<_> = fd.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&fds)];
     let mut control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    while !bytes.is_empty() {
-        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None) {
-            Ok(sent) => {
-                bytes = &bytes[sent..];
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes[sent..])], control, flags, None) {
+            Ok(more) => {
+                sent += more;
                 control = &[];
             }
-            Err(Errno::EAGAIN) => wait(socket, PollFlags::POLLOUT, deadline)?,
+            Err(Errno::EAGAIN) => break,
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
+    Ok(sent)
 }
 
 /// Waits for a message until `deadline`.
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`], [`io::ErrorKind::UnexpectedEof`] when the other side is gone, and those of [`Frames::next`].
+#[cfg(test)]
 pub fn receive<T: DeserializeOwned>(
     socket: &UnixStream,
     frames: &mut Frames,

@@ -101,9 +101,61 @@ fn changed_options_keep_what_is_known() {
     assert_eq!(schedule.states()[&id].is_up, None);
 }
 
+/// The check with this position of one and the same server.
+fn of_server(index: u32) -> CheckId {
+    CheckId { index, ..id(1) }
+}
+
+/// Checks of one server, each to another port.
+fn checks_to(ports: &[u16]) -> BTreeMap<CheckId, Wanted> {
+    let to = |(index, &port): (u32, &u16)| {
+        let mut wanted = wanted();
+        wanted.check.connect.set_port(port);
+        (of_server(index), wanted)
+    };
+    (0..).zip(ports).map(to).collect()
+}
+
+#[test]
+fn what_is_known_follows_its_check() {
+    let now = Instant::now();
+    let mut schedule = Schedule::default();
+    schedule.set(checks_to(&[1, 2, 3]), now, || 0.0);
+    let begun: Vec<_> = std::iter::from_fn(|| schedule.begin(now)).collect();
+    for ((id, attempt, _), outcome) in begun.into_iter().zip([passed(), failed(), passed()]) {
+        schedule.finish(id, attempt, outcome, TOOK, now).expect("the first result");
+    }
+    let now = now + Duration::from_secs(1);
+    let (_, attempt, _) = schedule.begin(now).expect("the first one's turn");
+    let cancelled = schedule.set(checks_to(&[2, 4]), now, || 0.0);
+    assert_eq!(cancelled, [attempt]);
+    let states = schedule.states();
+    assert_eq!(states.keys().copied().collect::<Vec<_>>(), [of_server(0), of_server(1)]);
+    let known = |index| (states[&of_server(index)].is_up, states[&of_server(index)].failed);
+    assert_eq!((known(0), known(1)), ((Some(false), 1), (None, 0)), "the second one, and a new one");
+}
+
+#[test]
+fn an_attempt_of_a_check_that_moves_is_repeated() {
+    let now = Instant::now();
+    let mut schedule = Schedule::default();
+    schedule.set(checks_to(&[1, 2]), now, || 0.0);
+    let begun: Vec<_> =
+        std::iter::from_fn(|| schedule.begin(now)).map(|(id, attempt, _)| (id, attempt)).collect();
+    let mut cancelled = schedule.set(checks_to(&[2]), now, || 0.0);
+    cancelled.sort_by_key(|attempt| attempt.0);
+    assert_eq!(cancelled, [begun[0].1, begun[1].1]);
+    // Under the old number it would be a result of the other check.
+    assert_eq!(schedule.finish(begun[0].0, begun[0].1, passed(), TOOK, now), None);
+    let (id, attempt, check) = schedule.begin(now).expect("again");
+    assert_eq!((id, check.connect.port()), (of_server(0), 2));
+    assert!(schedule.finish(id, attempt, failed(), TOOK, now).is_some());
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Set(Vec<(u32, u32)>),
+    SetOfServer(Vec<u16>),
     Begin,
     Finish(usize, bool),
     Wait(u64),
@@ -112,6 +164,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         proptest::collection::vec((0_u32..6, 1_u32..3), 0..6).prop_map(Step::Set),
+        proptest::collection::vec(1_u16..5, 0..5).prop_map(Step::SetOfServer),
         Just(Step::Begin),
         (any::<usize>(), any::<bool>()).prop_map(|(which, passes)| Step::Finish(which, passes)),
         (0_u64..3000).prop_map(Step::Wait),
@@ -133,6 +186,10 @@ proptest! {
                         set.get_mut(&id(number)).expect("in the set").check.fall = fall;
                     }
                     let cancelled = schedule.set(set, now, || 0.5);
+                    running.retain(|(_, attempt)| !cancelled.contains(attempt));
+                }
+                Step::SetOfServer(ports) => {
+                    let cancelled = schedule.set(checks_to(&ports), now, || 0.5);
                     running.retain(|(_, attempt)| !cancelled.contains(attempt));
                 }
                 Step::Begin => running.extend(schedule.begin(now).map(|(id, attempt, _)| (id, attempt))),

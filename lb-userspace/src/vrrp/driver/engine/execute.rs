@@ -165,7 +165,7 @@ impl<N: Network> Engine<N> {
         instance.restore_after = None;
         // The guard first: from here on it has something to remove. The role before the addresses, so that nothing that comes
         // for them is refused.
-        self.network.mark(id, true);
+        self.network.mark(&instance.config.name, true);
         if instance.role != 0 {
             self.roles.set(instance.role, true);
         }
@@ -180,11 +180,12 @@ impl<N: Network> Engine<N> {
         instance.is_held = false;
         self.bursts.cancel(id);
         let (things, role) = (instance.things.clone(), instance.role);
+        let name = instance.config.name.clone();
         self.remove(&things);
         if role != 0 {
             self.roles.set(role, false);
         }
-        self.network.mark(id, false);
+        self.network.mark(&name, false);
     }
 
     /// Gives up whatever is still held.

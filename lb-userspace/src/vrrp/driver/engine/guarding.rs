@@ -1,6 +1,6 @@
 //! What the guard is told, ahead of time.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use super::Engine;
 use crate::vrrp::{
@@ -9,12 +9,18 @@ use crate::vrrp::{
         network::Network,
         stamp::LEAD,
     },
-    guard::{InstancePlan, Plan},
+    guard::{InstancePlan, Plan, TAKING},
     packet::Stamp,
 };
 
 /// How long an old guard is waited for when none is wanted any more.
 const DISMISSAL: Duration = Duration::from_millis(100);
+
+/// Between two looks for an answer that is late.
+const HEARING: Duration = Duration::from_millis(10);
+
+// Until the guard has new last words, or is killed, the old ones are newer than any advert.
+const _: () = assert!(LEAD.as_millis() / 2 + TAKING.as_millis() < LEAD.as_millis());
 
 impl<N: Network> Engine<N> {
     /// Hands the guard what it has to do, if that has changed, and who is master.
@@ -35,21 +41,55 @@ impl<N: Network> Engine<N> {
         if told.is_some() {
             return;
         }
+        // Adverts do not wait for it: it may be starved or stopped.
+        if self.timers.answer.is_some() {
+            self.has_news = true;
+            self.timers.plan = None;
+            return;
+        }
         let stamp = self.stamps.ahead(self.network.wall());
         let plan = self.plan_with(Some(stamp));
         let map = if self.roles_are_known { None } else { self.roles.map() };
         if let Err(error) = self.network.plan(&plan, map.as_ref()) {
-            self.plan = None;
-            self.notice("guard", "guard", true, format!("the guard cannot be told what to do: {error}"));
+            self.guard_failed(&error);
             return;
         }
         self.roles_are_known = true;
         self.plan = Some(shape);
         self.told = Some(now);
-        // Positions may be others than in the plan before.
-        for (id, instance) in self.instances.iter().enumerate() {
-            self.network.mark(id, instance.is_held);
+        self.timers.answer = Some(now + TAKING);
+        // It may be another guard than before.
+        for instance in &self.instances {
+            self.network.mark(&instance.config.name, instance.is_held);
         }
+        self.hear_guard();
+    }
+
+    /// Whether the guard has its plan by now; tells it what has changed meanwhile.
+    pub(super) fn hear_guard(&mut self) {
+        let Some(due) = self.timers.answer else { return };
+        match self.network.has_plan() {
+            Ok(false) => {
+                // Its own clock has read a little less.
+                let soon = self.network.now() + HEARING;
+                self.timers.answer = Some(due.max(soon));
+            }
+            Ok(true) => {
+                self.timers.answer = None;
+                if std::mem::take(&mut self.has_news) {
+                    self.make_plan();
+                }
+            }
+            // It is looked after every second, and gets the news then.
+            Err(error) => self.guard_failed(&error),
+        }
+    }
+
+    fn guard_failed(&mut self, error: &io::Error) {
+        self.plan = None;
+        self.timers.answer = None;
+        self.has_news = false;
+        self.notice("guard", "guard", true, format!("the guard cannot be told what to do: {error}"));
     }
 
     /// What the guard would have to do now; without a stamp only to be compared with another one.
@@ -110,6 +150,7 @@ impl<N: Network> Engine<N> {
                     self.notice("guard", "guard", true, format!("the guard does not end: {error}"));
                 }
                 self.plan = None;
+                self.timers.answer = None;
             }
             (false, None) => {}
         }
@@ -117,6 +158,8 @@ impl<N: Network> Engine<N> {
 
     fn start_guard(&mut self) {
         self.plan = None;
+        self.timers.answer = None;
+        self.has_news = false;
         self.roles_are_known = false;
         match self.network.want_guard(true, DISMISSAL) {
             Ok(()) => self.make_plan(),

@@ -171,11 +171,7 @@ impl<N: Network> Engine<N> {
         }
         self.remove_lingering();
         let is_other = self.resolve();
-        for (channel, error) in self.open_sockets() {
-            let text = self.describe(channel, &error);
-            self.notice("driver", "socket", true, text);
-            self.try_again();
-        }
+        self.settle_sockets();
         if is_other {
             self.make_plan();
         }

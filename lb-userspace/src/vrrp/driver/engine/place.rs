@@ -80,7 +80,7 @@ impl<N: Network> Engine<N> {
     }
 
     /// Opens the sockets that are needed and closes the others; notes who is deaf and mute. Those that cannot be opened.
-    pub(super) fn open_sockets(&mut self) -> Vec<(Channel, io::Error)> {
+    fn open_sockets(&mut self) -> Vec<(Channel, io::Error)> {
         let kinds = [Kind::Adverts, Kind::Heartbeats];
         let channels: BTreeSet<Channel> = self
             .instances
@@ -102,6 +102,15 @@ impl<N: Network> Engine<N> {
             };
         }
         failures
+    }
+
+    /// The same, and says which cannot be opened; they are tried again.
+    pub(super) fn settle_sockets(&mut self) {
+        for (channel, error) in self.open_sockets() {
+            let text = self.describe(channel, &error);
+            self.notice("driver", "socket", true, text);
+            self.try_again();
+        }
     }
 
     /// From where each instance would send now. One that can neither send nor hear adverts has no source, which is a fault: it

@@ -86,6 +86,7 @@ impl<N: Network> Engine<N> {
         self.apply_roles();
         self.exchange(held);
         self.remember();
+        self.keep_stamps();
         self.is_reloading = false;
         if self.is_seized {
             self.seized();
@@ -154,11 +155,7 @@ impl<N: Network> Engine<N> {
             self.try_again();
         }
         self.resolve();
-        for (channel, error) in self.open_sockets() {
-            let text = self.describe(channel, &error);
-            self.notice("driver", "socket", true, text);
-            self.try_again();
-        }
+        self.settle_sockets();
         self.make_plan();
         let now = self.network.now();
         for (name, before) in held {
@@ -206,6 +203,32 @@ impl<N: Network> Engine<N> {
                 true,
                 format!("what this run may leave is not remembered: {text}"),
             );
+        }
+    }
+
+    /// Stamps go on from where an earlier run may have come to, wherever the clock is now.
+    pub(super) fn begin_stamps(&mut self) {
+        match self.mark.load() {
+            Ok(mark) => self.stamps.begin_after(mark),
+            Err(text) => {
+                let text = format!("how far the stamps of an earlier run have gone is not known: {text}");
+                self.notice("driver", "stamp", true, text);
+            }
+        }
+        self.keep_stamps();
+    }
+
+    /// Writes down how far they have gone, if anybody has a key to judge them by. To be called every few seconds.
+    pub(super) fn keep_stamps(&mut self) {
+        let is_sealed = |instance: &Instance| {
+            matches!(instance.config.authentication, crate::config::vrrp::Authentication::Hmac(_))
+        };
+        if !self.instances.iter().any(is_sealed) {
+            return;
+        }
+        if let Err(error) = self.mark.keep(self.stamps.reached().max(self.network.wall())) {
+            let text = format!("how far stamps have gone is not remembered: {error}");
+            self.notice("driver", "stamp", true, text);
         }
     }
 

@@ -62,11 +62,17 @@ pub struct Fake {
     /// What cannot be added or removed, macvlans included.
     pub refuses: Vec<String>,
     pub cannot_listen: bool,
+    /// Nor this interface for this.
+    pub deaf: Option<(u32, Kind)>,
     pub cannot_send: bool,
     pub channels: BTreeSet<Channel>,
     pub packets: Vec<Vec<u8>>,
     pub plans: Vec<Plan>,
-    pub marks: BTreeMap<usize, bool>,
+    pub marks: BTreeMap<String, bool>,
+    /// The guard does not answer.
+    pub is_guard_stopped: bool,
+    /// Nor will it any more.
+    pub is_guard_late: bool,
     pub guard: Option<bool>,
     /// The guard takes everything in the course of so many calls from now.
     pub seize_after: Option<usize>,
@@ -104,11 +110,14 @@ impl Fake {
             arrivals: Vec::new(),
             refuses: Vec::new(),
             cannot_listen: false,
+            deaf: None,
             cannot_send: false,
             channels: BTreeSet::new(),
             packets: Vec::new(),
             plans: Vec::new(),
             marks: BTreeMap::new(),
+            is_guard_stopped: false,
+            is_guard_late: false,
             guard: None,
             seize_after: None,
             seize_with: None,
@@ -234,13 +243,15 @@ impl Network for Fake {
     }
 
     fn listen(&mut self, channels: &BTreeSet<Channel>) -> Vec<(Channel, io::Error)> {
-        if self.cannot_listen {
-            self.channels.retain(|channel| channels.contains(channel));
-            let error = || io::Error::from(io::ErrorKind::PermissionDenied);
-            return channels.difference(&self.channels).map(|channel| (*channel, error())).collect();
-        }
-        self.channels.clone_from(channels);
-        Vec::new()
+        let cannot = |channel: &Channel| {
+            self.cannot_listen && !self.channels.contains(channel)
+                || self.deaf == Some((channel.interface, channel.kind))
+        };
+        let (failed, open): (BTreeSet<_>, BTreeSet<_>) =
+            channels.iter().copied().partition(|channel| cannot(channel));
+        self.channels = open;
+        let error = || io::Error::from(io::ErrorKind::PermissionDenied);
+        failed.into_iter().map(|channel| (channel, error())).collect()
     }
 
     fn receive(&mut self, most: usize) -> Vec<Arrival> {
@@ -296,9 +307,13 @@ impl Network for Fake {
         Ok(())
     }
 
-    fn mark(&mut self, position: usize, is_master: bool) {
-        if self.marks.insert(position, is_master) != Some(is_master) {
-            self.log.write(format!("mark {position} {is_master}"));
+    fn has_plan(&mut self) -> io::Result<bool> {
+        if self.is_guard_late { Err(io::ErrorKind::TimedOut.into()) } else { Ok(!self.is_guard_stopped) }
+    }
+
+    fn mark(&mut self, instance: &str, is_master: bool) {
+        if self.marks.insert(instance.to_owned(), is_master) != Some(is_master) {
+            self.log.write(format!("mark {instance} {is_master}"));
         }
     }
 

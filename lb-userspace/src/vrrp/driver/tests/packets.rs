@@ -162,3 +162,33 @@ fn an_old_heartbeat_does_not_count_again() {
     bench.arrive(arrival);
     assert_eq!(bench.engine.status().instances[0].discarded, [("heartbeat-replay", 1)].into());
 }
+
+#[test]
+fn after_a_restart_with_a_clock_that_was_set_back_adverts_are_no_replays() {
+    let mut one = instance("one", "eth0", 51, 200, &["10.0.0.100/32"]);
+    one.authentication = sealed();
+    let mut directory = tempfile::tempdir().unwrap();
+    let mut peer = Bench::started(&[VrrpInstance { priority: 100, ..one.clone() }]);
+    for (run, set_back) in [0, 3600].into_iter().enumerate() {
+        let mut bench = Bench::with(wanted(std::slice::from_ref(&one)), directory, |fake| {
+            fake.interface("eth0").addresses[0].0 = [10, 0, 0, 2].into();
+            fake.wall -= Duration::from_secs(set_back);
+        });
+        bench.engine.start().unwrap();
+        bench.pass(MS * 20_000);
+        let packets = bench.fake().packets.clone();
+        assert!(packets.len() > 5);
+        for packet in packets {
+            let (source, destination) = ([10, 0, 0, 2].into(), IpAddr::V4(packet::GROUP_V4));
+            let channel = Channel { interface: 2, family: Family::Ipv4, kind: Kind::Adverts };
+            // The IPv4 header has 20 bytes.
+            let message = packet[20..].to_vec();
+            peer.arrive(Arrival { channel, source, destination, ttl: 255, message });
+        }
+        let status = peer.engine.status().instances.remove(0);
+        assert_eq!(status.discarded, BTreeMap::new(), "in run {run}");
+        bench.engine.wait_for_mark();
+        // Killed: no goodbye.
+        directory = bench.directory;
+    }
+}

@@ -9,7 +9,7 @@ use crate::{
 #[test]
 fn from_start_to_stop() {
     let mut bench = Bench::started(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32", "10.0.0.101/32"])]);
-    assert_eq!(bench.log.take(), ["role 1 off", "guard", "mark 0 false"]);
+    assert_eq!(bench.log.take(), ["role 1 off", "guard", "mark one false"]);
     assert_eq!(bench.states(), [State::Backup]);
 
     bench.pass(MS * 3600);
@@ -17,7 +17,7 @@ fn from_start_to_stop() {
     bench.pass(MS * 20);
     let expected = [
         "advert 100 to 224.0.0.18 on 2",
-        "mark 0 true",
+        "mark one true",
         "role 1 on",
         "add address 10.0.0.100/32",
         "add address 10.0.0.101/32",
@@ -56,7 +56,7 @@ fn from_start_to_stop() {
         "remove address 10.0.0.100/32",
         "remove address 10.0.0.101/32",
         "role 1 off",
-        "mark 0 false",
+        "mark one false",
         "no guard",
     ];
     assert_eq!(bench.log.take(), expected);
@@ -94,12 +94,35 @@ fn what_a_dead_run_has_left_is_removed_before_anything_is_said() {
 }
 
 #[test]
-fn without_a_socket_there_is_no_start() {
-    let mut bench = Bench::new(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
-    bench.fake().cannot_listen = true;
-    let error = bench.engine.start().unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
-    assert!(error.to_string().contains("`one`") && error.to_string().contains("eth0"), "{error}");
+fn without_its_socket_an_instance_starts_in_fault_and_the_others_serve() {
+    let other = instance("other", "eth1", 52, 100, &["10.1.0.100/32"]);
+    let mut bench = Bench::new(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"]), other]);
+    let mut eth1 = bench.fake().interface("eth0").clone();
+    (eth1.index, eth1.name) = (3, "eth1".to_owned());
+    eth1.addresses = vec![("10.1.0.1".parse().unwrap(), 24)];
+    bench.fake().interfaces.push(eth1);
+    bench.fake().deaf = Some((2, Kind::Adverts));
+    bench.engine.start().unwrap();
+    bench.pass(MS * 4500);
+    assert_eq!(bench.states(), [State::Fault, State::Master]);
+    let reason = bench.engine.status().instances[0].view.reason.clone();
+    assert_eq!(reason, "it has no socket for adverts: permission denied");
+    assert!(bench.notices().iter().any(|text| text.contains("`one`") && text.contains("eth0")));
+    bench.fake().deaf = None;
+    bench.pass(MS * 6000);
+    assert_eq!(bench.states(), [State::Master, State::Master], "tried again");
+}
+
+#[test]
+fn without_heartbeats_an_instance_serves_all_the_same() {
+    let mut one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
+    one.fast_detection = Some(crate::config::vrrp::FastDetection { interval: MS * 10, multiplier: 3 });
+    let mut bench = Bench::new(&[one]);
+    bench.fake().deaf = Some((2, Kind::Heartbeats));
+    bench.engine.start().unwrap();
+    bench.pass(MS * 4500);
+    assert_eq!(bench.states(), [State::Master]);
+    assert!(bench.notices().iter().any(|text| text.contains("no socket for Heartbeats on eth0")));
 }
 
 #[test]
@@ -187,8 +210,52 @@ fn the_guard_knows_the_last_words_and_is_replaced_when_it_ends() {
     bench.fake().marks.clear();
     bench.pass(MS * 1000);
     let log = bench.log.take();
-    assert!(log.contains(&"guard".to_owned()) && log.contains(&"mark 0 true".to_owned()), "{log:?}");
+    assert!(log.contains(&"guard".to_owned()) && log.contains(&"mark one true".to_owned()), "{log:?}");
     assert!(bench.notices().iter().any(|text| text.starts_with("guard: the guard has ended")));
+}
+
+#[test]
+fn a_stopped_guard_keeps_nobody_waiting() {
+    let mut one = instance("one", "eth0", 51, 100, &["10.0.0.100/32"]);
+    one.authentication = sealed();
+    let mut bench = Bench::master(&[one]);
+    bench.fake().is_guard_stopped = true;
+    let before = bench.fake().plans.len();
+    bench.pass(MS * 1000);
+    assert_eq!(bench.fake().plans.len(), before + 1, "other last words");
+    // Something else has changed, and it is not told before it has answered.
+    bench.fake().interface("eth0").addresses.push(("10.0.0.100".parse().unwrap(), 25));
+    bench.fake().interface("eth0").index = 7;
+    bench.log.take();
+    bench.changed(crate::netif::Change::Link { index: 2 });
+    bench.pass(MS * 700);
+    assert_eq!(bench.fake().plans.len(), before + 1);
+    let log = bench.log.take();
+    assert!(log.contains(&"advert 100 to 224.0.0.18 on 7".to_owned()), "{log:?}");
+
+    bench.fake().is_guard_stopped = false;
+    bench.turn(Ready::default());
+    assert_eq!(bench.fake().plans.len(), before + 2, "at once");
+    assert_eq!(bench.fake().plans.last().unwrap().instances[0].interface, 7);
+    assert_eq!(bench.states(), [State::Master]);
+}
+
+#[test]
+fn a_guard_that_does_not_answer_is_replaced() {
+    let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
+    bench.fake().is_guard_stopped = true;
+    bench.fake().interface("eth0").index = 7;
+    bench.changed(crate::netif::Change::Link { index: 2 });
+    bench.fake().is_guard_late = true;
+    bench.pass(MS * 900);
+    assert!(bench.notices().iter().any(|text| text.starts_with("guard: the guard cannot be told")));
+    bench.fake().guard = Some(false);
+    (bench.fake().is_guard_late, bench.fake().is_guard_stopped) = (false, false);
+    bench.fake().plans.clear();
+    bench.pass(MS * 1000);
+    assert_eq!(bench.fake().plans.len(), 1, "for the new one");
+    assert_eq!(bench.fake().plans[0].instances[0].interface, 7);
+    assert_eq!(bench.states(), [State::Master]);
 }
 
 #[test]
@@ -196,8 +263,18 @@ fn the_failed_driver_gives_its_addresses_up() {
     let mut bench = Bench::master(&[instance("one", "eth0", 51, 100, &["10.0.0.100/32"])]);
     bench.engine.abandon();
     let expected =
-        ["advert 0 to 224.0.0.18 on 2", "remove address 10.0.0.100/32", "role 1 off", "mark 0 false"];
+        ["advert 0 to 224.0.0.18 on 2", "remove address 10.0.0.100/32", "role 1 off", "mark one false"];
     assert_eq!(bench.log.take(), expected);
+    // Scripts and mails are made of this.
+    let fault = Report::Instance {
+        name: "one".to_owned(),
+        from: State::Master,
+        to: State::Fault,
+        priority: 100,
+        reason: "the VRRP driver has failed".to_owned(),
+        took: Duration::ZERO,
+    };
+    assert_eq!(bench.reports(), [fault]);
 }
 
 /// One instance with `10.0.0.100/32` and so many more addresses, and so many rules.
