@@ -2,6 +2,8 @@
 # The host's shell runs this as process 1, so it also collects orphans.
 
 exec </dev/null >/dev/console 2>&1
+# As many as a login has: the kernel gives its first process 1024.
+ulimit -n 65536
 cd /run/vm || exit
 
 # The command writes into pipes, as under most other programs. Were its output the host's files themselves,
