@@ -1,6 +1,6 @@
 //! What the tests of this suite share.
 
-use std::{env, fmt::Display, io::Write as _, net::IpAddr, time::Duration};
+use std::{env, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{
@@ -9,6 +9,8 @@ use lab::{
     registry::wait_until,
 };
 use serde_json::Value;
+
+pub use lab::figures::{judged, measured, ms};
 
 /// Longer than any change may take, also on a busy machine.
 pub const SOON: Duration = Duration::from_secs(15);
@@ -19,16 +21,6 @@ const LONG_VARIABLE: &str = "XDIRECTOR_LONG";
 /// `short`, or `long` where `XDIRECTOR_LONG=1` asks for it.
 pub fn unless_long<T>(short: T, long: T) -> T {
     if env::var_os(LONG_VARIABLE).is_some_and(|value| value == "1") { long } else { short }
-}
-
-/// Prints a figure, past the test harness.
-pub fn measured(name: &str, value: impl Display) {
-    let _ = writeln!(std::io::stdout(), "MEASURED {name}={value}");
-}
-
-/// A time in milliseconds, for [`measured`].
-pub fn ms(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
 /// Two directors of which the first should be master, with a client that asks all the time.
