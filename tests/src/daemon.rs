@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 use crate::Netns;
 
 /// A connection on which nothing moves for so long is given up.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_mins(2);
 /// How often something that was told to wait looks whether it still should.
 const LOOK: Duration = Duration::from_millis(5);
 

@@ -36,8 +36,11 @@ const PINS_VARIABLE: &str = "XDIRECTOR_PINS";
 /// Where it keeps what operators order.
 const STATE_VARIABLE: &str = "XDIRECTOR_STATE";
 
-/// How long xdirector may take to start: the kernel's verifier needs seconds where several labs start at once.
-const START: Duration = Duration::from_secs(20);
+/// How long xdirector may take to start: the kernel's verifier needs seconds where several labs start at once, and a machine that
+/// is short of memory reads the program anew.
+const START: Duration = Duration::from_mins(2);
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(30);
 
 /// `xdirector run` in a namespace. Dropping it stops it and prints its log; [`Director::stop`] prints nothing.
 ///
@@ -60,7 +63,7 @@ impl Director {
     /// Starts xdirector in `netns` with the text of a configuration file, and waits until it answers.
     ///
     /// # Errors
-    /// When it ends or does not answer within 20 s; the error holds its log.
+    /// When it ends or does not answer within two minutes; the error holds its log.
     pub fn start(netns: &Netns, configuration: &str) -> Result<Self> {
         Self::start_with(netns, configuration, &[])
     }
@@ -86,7 +89,7 @@ impl Director {
     /// Begins it where it should end at once: its exit status and its log.
     ///
     /// # Errors
-    /// When it still runs after 20 s.
+    /// When it still runs after two minutes.
     pub fn refused(&mut self) -> Result<(ExitStatus, String)> {
         let earlier = self.log().len();
         self.launch()?;
@@ -111,7 +114,7 @@ impl Director {
     /// Runs xdirector with a configuration that it should refuse: its exit status and its log.
     ///
     /// # Errors
-    /// When it still runs after 20 s.
+    /// When it still runs after two minutes.
     pub fn expect_refusal(netns: &Netns, configuration: &str) -> Result<(ExitStatus, String)> {
         Self::prepare(netns, configuration, &[])?.refused()
     }
@@ -316,7 +319,7 @@ impl Director {
     /// As [`Director::restart`]; says how long after its beginning it had printed each of `words`.
     ///
     /// # Errors
-    /// As [`Director::restart`], or when one is not printed within 20 s.
+    /// As [`Director::restart`], or when one is not printed within two minutes.
     pub fn restart_timed(&mut self, words: &[&str]) -> Result<Vec<Duration>> {
         if self.child.is_some() {
             bail!("it still runs");
@@ -357,7 +360,7 @@ impl Director {
     /// Stops it with SIGTERM and waits for its end.
     ///
     /// # Errors
-    /// When it does not end well within 5 s; the error holds its log.
+    /// When it does not end well within half a minute; the error holds its log.
     pub fn stop(&mut self) -> Result<()> {
         let Some(status) = self.end() else { return Ok(()) };
         match status {
@@ -370,7 +373,7 @@ impl Director {
     /// Stops it and removes its data plane, with `xdirector stop --detach`.
     ///
     /// # Errors
-    /// When it does not end well within 20 s; the error holds its log.
+    /// When it does not end well within two minutes; the error holds its log.
     pub fn detach(&mut self) -> Result<()> {
         self.command(&["stop", "--detach"])?;
         let Some(mut child) = self.child.take() else { return Ok(()) };
@@ -403,7 +406,7 @@ impl Director {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
         let mut status = None;
-        wait_until(Duration::from_secs(5), || {
+        wait_until(END, || {
             status = child.try_wait().ok().flatten();
             status.is_some()
         });

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// A connection on which nothing moves for so long is given up.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_mins(2);
 
 /// A running server; dropping it stops it.
 #[derive(Debug)]

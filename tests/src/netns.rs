@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     io::Write as _,
+    net::IpAddr,
     os::{fd::AsFd as _, unix::process::CommandExt as _},
     panic,
     path::Path,
@@ -134,10 +135,17 @@ impl Netns {
     /// When there is no such interface.
     pub fn mac(&self, device: &str) -> Result<[u8; 6]> {
         let link = &self.ip_json(&["link", "show", "dev", device])?[0];
-        let text = link["address"].as_str().with_context(|| format!("{device} has no address"))?;
-        let bytes: Vec<u8> =
-            text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
-        bytes.try_into().map_err(|_| anyhow::anyhow!("{text} is not a MAC address"))
+        read_mac(link["address"].as_str().with_context(|| format!("{device} has no address"))?)
+    }
+
+    /// The MAC address that its neighbour table has for an address; `None` when it has none.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn neighbour(&self, address: impl Into<IpAddr>, device: &str) -> Result<Option<[u8; 6]>> {
+        let address = address.into().to_string();
+        let shown = self.ip_json(&["neigh", "show", "to", &address, "dev", device])?;
+        shown[0]["lladdr"].as_str().map(read_mac).transpose()
     }
 
     /// The name of the XDP program's mode on an interface (`"xdp"` for native, `"xdpgeneric"`), `None` without one.
@@ -170,4 +178,11 @@ impl Netns {
         }
         Ok(serde_json::from_slice(&out.stdout)?)
     }
+}
+
+/// `02:66:00:00:00:01`.
+fn read_mac(text: &str) -> Result<[u8; 6]> {
+    let bytes: Vec<u8> =
+        text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
+    bytes.try_into().map_err(|_| anyhow::anyhow!("{text} is not a MAC address"))
 }

@@ -8,7 +8,7 @@
 //!
 //! No director has a virtual address at first: VRRP brings them. With NAT the servers' gateway is one too.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result};
 
@@ -139,6 +139,27 @@ impl Balanced {
     /// When nobody answers within 10 s.
     pub fn probe(&self) -> Result<Probe> {
         Probe::start(&self.client.netns, VIP4.into(), Duration::from_millis(1))
+    }
+
+    /// Whether the neighbour tables lead to this side: the client's for the virtual address, and with NAT that of each real server that
+    /// has asked for its gateway.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn leads_to(&self, side: usize) -> Result<bool> {
+        let netns = &self.sides[side].netns;
+        if self.client.netns.neighbour(VIP4, "eth0")? != Some(netns.mac("eth0")?) {
+            return Ok(false);
+        }
+        let servers: &[RealServer] = if self.mode == Mode::Nat { &self.servers } else { &[] };
+        for server in servers {
+            let gateway: Ipv4Addr = Self::GATEWAY.parse()?;
+            let known = server.netns.neighbour(gateway, "eth0")?;
+            if known.is_some() && known != Some(netns.mac("eth1")?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Watches who has the virtual address.

@@ -120,8 +120,14 @@ impl Holders {
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_| anyhow!("a watch panicked"))?;
         }
-        let changes = std::mem::take(&mut self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).0);
-        Ok(Record { begun: self.begun, ended: Instant::now(), changes })
+        Ok(self.so_far())
+    }
+
+    /// What it has seen so far.
+    #[must_use]
+    pub fn so_far(&self) -> Record {
+        let changes = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
+        Record { begun: self.begun, ended: Instant::now(), changes }
     }
 }
 

@@ -139,6 +139,14 @@ impl Instance {
         self.interval * 3 + unit * (256 - u32::from(priority)) / 256
     }
 
+    /// For how long the machine may stand still without any say in who is master: half of what a backup waits at least, and three
+    /// quarters of what an xdirector's guard waits (`watchdog`, when it is not given).
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let watchdog = (self.interval * 2).clamp(Duration::from_millis(150), Duration::from_millis(500));
+        (self.interval * 3 / 2).min(watchdog * 3 / 4)
+    }
+
     /// `[[vrrp_instance]]` for xdirector.
     #[must_use]
     pub fn to_toml(&self) -> String {

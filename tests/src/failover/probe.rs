@@ -122,12 +122,20 @@ impl Probe {
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_| anyhow!("the prober panicked"))?;
         }
+        self.so_far()
+    }
+
+    /// What it has seen so far.
+    ///
+    /// # Errors
+    /// When it has not asked anything.
+    pub fn so_far(&self) -> Result<Trace> {
         let sent = lock(&self.shared.sent);
         Ok(Trace {
             begun: *sent.first().context("no probe was sent")?,
             ended: *sent.last().context("no probe was sent")?,
             questions: sent.len(),
-            answers: std::mem::take(&mut lock(&self.shared.answers)),
+            answers: lock(&self.shared.answers).clone(),
         })
     }
 }

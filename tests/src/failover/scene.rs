@@ -94,10 +94,8 @@ impl Scene {
     ///
     /// # Errors
     /// When `ip` fails.
-    pub fn neighbour(&self, address: impl Into<IpAddr>) -> Result<Option<String>> {
-        let address = address.into().to_string();
-        let shown = self.client.netns.ip_json(&["neigh", "show", "to", &address, "dev", "eth0"])?;
-        Ok(shown[0]["lladdr"].as_str().map(ToOwned::to_owned))
+    pub fn neighbour(&self, address: impl Into<IpAddr>) -> Result<Option<[u8; 6]>> {
+        self.client.netns.neighbour(address, "eth0")
     }
 }
 

@@ -23,8 +23,8 @@ use crate::stream::Stream;
 pub(super) const PIECE: usize = 1024;
 const PERIOD: Duration = Duration::from_millis(15);
 const RECEIVE_BUFFER: usize = 4096;
-/// How long the last piece may take: longer than a lost packet is waited for.
-const LAST: Duration = Duration::from_secs(8);
+/// How long the last piece may take: longer than a lost packet is waited for, also on a machine that stands still in between.
+const LAST: Duration = Duration::from_secs(30);
 /// More than moves in the time that a load may take.
 const ENDLESS: u64 = 1 << 40;
 

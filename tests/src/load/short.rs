@@ -13,7 +13,7 @@ use super::Shared;
 use crate::client::http_get;
 
 /// How often a datagram is sent.
-const BEAT: Duration = Duration::from_millis(5);
+pub(super) const BEAT: Duration = Duration::from_millis(5);
 /// How long the last answers are waited for.
 const LAST: Duration = Duration::from_secs(2);
 

@@ -17,6 +17,8 @@ use lb_userspace::api::types::{RealServerStatus, StateEvent, Status, VirtualServ
 
 use crate::support::{fill, status};
 
+pub use lab::figures::{judged, measured, ms};
+
 /// Longer than the agent takes to notice anything of itself: it looks at the maps every 10 s.
 pub const SOON: Duration = Duration::from_secs(25);
 
@@ -38,12 +40,6 @@ pub fn address(scene: &Scene, server: usize) -> String {
 /// A load with datagrams too.
 pub fn with_echo() -> LoadOptions {
     LoadOptions { echo: Some(topology::vip4(80)), ..LoadOptions::default() }
-}
-
-/// Prints a figure, past the test harness.
-pub fn measured(name: &str, value: impl std::fmt::Display) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stdout(), "MEASURED {name}={value}");
 }
 
 /// Waits until the status is as `wanted` says.

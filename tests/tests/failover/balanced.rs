@@ -50,8 +50,11 @@ pub fn await_answers(scene: &Balanced, servers: usize, directors: &[Director]) -
     Ok(())
 }
 
-/// Fails unless every request is answered at once, and by so many real servers.
-pub fn ensure_all_serve(scene: &Balanced, servers: usize, directors: &[Director]) -> Result<()> {
+/// Fails unless every request to this side is answered at once, and by so many real servers.
+pub fn ensure_all_serve(scene: &Balanced, side: usize, servers: usize, directors: &[Director]) -> Result<()> {
+    // Until the others have heard where the address is now, they ask the dead.
+    let leads = wait_until(SOON, || scene.leads_to(side).unwrap_or(false));
+    ensure!(leads, "the neighbour tables do not lead to {side}\n{}", logs(directors));
     // The new master's checks may still be at their beginning: it serves those that were not proven dead.
     let answers = scene.client.curl_each(URL, servers * 2);
     let fits = answers.as_ref().is_ok_and(|answers| answers.iter().collect::<BTreeSet<_>>().len() == servers);

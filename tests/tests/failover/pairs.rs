@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::{
     failover::{Instance, Kind, VIP4, VIP6},
     require_routers,
+    stall::{judge, verdict},
 };
 
 use crate::support::{Pair, measured, ms, unless_long};
@@ -102,7 +103,7 @@ pairs! {
 
 fn pair(label: &str, kinds: [Kind; 2], variant: Variant) -> Result<()> {
     let mut pair = Pair::start_each(&short(label), kinds, variant.instances(), variant.address())?;
-    calm(&pair, variant)?;
+    judge("calm", pair.patience, || calm(&pair, variant))?;
 
     let stopped = Instant::now();
     pair.routers[0].ask_to_stop()?;
@@ -127,14 +128,8 @@ fn pair(label: &str, kinds: [Kind; 2], variant: Variant) -> Result<()> {
     pair.scene.machines[0].port.mend()?;
     pair.await_master(0).context("after the cut's end")?;
 
-    // The other way round: nothing happens to the client when the backup goes.
-    let undisturbed = Instant::now();
-    pair.routers[1].stop()?;
-    pair.routers[1].restart()?;
-    pair.await_master(0)?;
+    judge("the backup's restart", pair.patience, || restart_backup(&mut pair))?;
     let trace = pair.probe.stop()?;
-    let others = trace.answerers(undisturbed);
-    ensure!(others.into_iter().eq([pair.scene.machines[0].name]), "the backup's restart moved the address");
     for (what, event) in [("graceful_stop", stopped), ("kill_takeover", killed), ("cut_takeover", cut)] {
         let took = trace.takeover(event, pair.scene.machines[1].name).with_context(|| what.to_owned())?;
         measured(&format!("{label}_{what}"), ms(took));
@@ -145,22 +140,36 @@ fn pair(label: &str, kinds: [Kind; 2], variant: Variant) -> Result<()> {
     Ok(())
 }
 
+/// The other way round: nothing happens to the client when the backup goes.
+fn restart_backup(pair: &mut Pair) -> Result<()> {
+    pair.await_master(0)?;
+    let undisturbed = Instant::now();
+    pair.routers[1].stop()?;
+    pair.routers[1].restart()?;
+    pair.await_master(0)?;
+    let trace = pair.probe.so_far()?;
+    let others = trace.answerers(undisturbed);
+    let is_alone = others.into_iter().eq([pair.scene.machines[0].name]);
+    verdict(is_alone, || format!("the backup's restart moved the address\n{}", pair.logs()))
+}
+
 /// One master and no flap.
 fn calm(pair: &Pair, variant: Variant) -> Result<()> {
+    pair.await_master(0)?;
     let time = unless_long(Duration::from_secs(2), Duration::from_mins(10));
     // Adverts to one peer do not reach the bridge itself.
     let watch = pair.scene.watch()?;
     let begun = Instant::now();
     thread::sleep(time);
-    ensure!(pair.holders.now() == [0], "the first has the address no more:\n{}", pair.logs());
+    let now = pair.holders.now();
+    verdict(now == [0], || format!("the first has the address no more:\n{}", pair.logs()))?;
     let seen = watch.stop();
     if variant != Variant::Unicast {
         ensure!(!seen.0.is_empty(), "no advert on the wire");
         let sources: std::collections::BTreeSet<IpAddr> = seen.0.iter().map(|advert| advert.source).collect();
-        ensure!(sources.len() == 1, "adverts of {sources:?}:\n{}", pair.logs());
+        verdict(sources.len() == 1, || format!("adverts of {sources:?}:\n{}", pair.logs()))?;
     }
-    ensure!(seen.changes(begun) == 0, "{}", pair.logs());
-    Ok(())
+    verdict(seen.changes(begun) == 0, || pair.logs())
 }
 
 /// Names of namespaces have a limit of their own; this one's is generous, but the file system shows them.

@@ -1,14 +1,17 @@
 //! What the tests of this suite share.
 
-use std::{env, fmt::Display, io::Write as _, net::IpAddr, time::Duration};
+use std::{env, net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{
     Director,
     failover::{Holders, Instance, Kind, Probe, Router, Scene, start},
     registry::wait_until,
+    stall::{judge, verdict},
 };
 use serde_json::Value;
+
+pub use lab::figures::{judged, measured, ms};
 
 /// Longer than any change may take, also on a busy machine.
 pub const SOON: Duration = Duration::from_secs(15);
@@ -21,16 +24,6 @@ pub fn unless_long<T>(short: T, long: T) -> T {
     if env::var_os(LONG_VARIABLE).is_some_and(|value| value == "1") { long } else { short }
 }
 
-/// Prints a figure, past the test harness.
-pub fn measured(name: &str, value: impl Display) {
-    let _ = writeln!(std::io::stdout(), "MEASURED {name}={value}");
-}
-
-/// A time in milliseconds, for [`measured`].
-pub fn ms(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
-}
-
 /// Two directors of which the first should be master, with a client that asks all the time.
 pub struct Pair {
     /// Before the scene: they end first.
@@ -38,6 +31,8 @@ pub struct Pair {
     pub probe: Probe,
     pub holders: Holders,
     pub scene: Scene,
+    /// A longer stall of the machine may move the address.
+    pub patience: Duration,
 }
 
 impl Pair {
@@ -56,6 +51,7 @@ impl Pair {
     ) -> Result<Self> {
         let scene = Scene::new(label, 2)?;
         let holders = scene.holders(address)?;
+        let patience = instances[0].patience();
         let mut routers = Vec::new();
         for ((kind, machine), instance) in kinds.into_iter().zip(&scene.machines).zip(instances) {
             let router =
@@ -67,7 +63,7 @@ impl Pair {
             }
         }
         let probe = scene.probe(address)?;
-        let pair = Self { routers, probe, holders, scene };
+        let pair = Self { routers, probe, holders, scene, patience };
         pair.await_master(0)?;
         Ok(pair)
     }
@@ -82,6 +78,21 @@ impl Pair {
     /// Waits until this machine answers the client, whoever else has the address.
     pub fn await_answer(&self, number: usize) -> Result<Duration> {
         self.probe.await_answer(self.scene.machines[number].name, SOON).with_context(|| self.logs())
+    }
+
+    /// Fails unless this machine, which has the address alone, still does after some time.
+    pub fn ensure_stays(&self, number: usize, time: Duration) -> Result<()> {
+        self.await_master(number)?;
+        thread::sleep(time);
+        let now = self.holders.now();
+        verdict(now == [number], || {
+            format!("{now:?} have the address, no more {number} alone\n{}", self.logs())
+        })
+    }
+
+    /// The same as a phase of its own: see [`judge`].
+    pub fn judge_stays(&self, what: &str, number: usize, time: Duration) -> Result<()> {
+        judge(what, self.patience, || self.ensure_stays(number, time))
     }
 
     /// What both have printed.

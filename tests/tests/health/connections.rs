@@ -143,12 +143,15 @@ fn an_inhibited_server_keeps_its_place_in_the_hash() -> Result<()> {
 /// One client socket, and who answers it.
 struct Flow(UdpSocket);
 
+/// Who does not answer for so long is silent; who should answer has more time.
+const SILENCE: Duration = Duration::from_millis(300);
+const ANSWER: Duration = Duration::from_secs(5);
+
 impl Flow {
     fn open(client: &Client, vip: SocketAddr) -> Result<Self> {
         client.netns.enter(|| {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
             socket.connect(vip)?;
-            socket.set_read_timeout(Some(Duration::from_millis(300)))?;
             Ok(Self(socket))
         })
     }
@@ -157,15 +160,25 @@ impl Flow {
     fn open_to(client: &Client, vip: SocketAddr, name: &str) -> Result<Self> {
         for _ in 0..10 {
             let flow = Self::open(client, vip)?;
-            if flow.ask()?.as_deref() == Some(name) {
+            if flow.answer()? == name {
                 return Ok(flow);
             }
         }
         anyhow::bail!("{name} gets no flow")
     }
 
-    /// `None` for silence.
+    /// Asks once, and waits for the answer.
+    fn answer(&self) -> Result<String> {
+        self.ask_for(ANSWER)?.context("no answer")
+    }
+
+    /// Asks once; `None` for silence.
     fn ask(&self) -> Result<Option<String>> {
+        self.ask_for(SILENCE)
+    }
+
+    fn ask_for(&self, patience: Duration) -> Result<Option<String>> {
+        self.0.set_read_timeout(Some(patience))?;
         static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let question = format!("question {}", NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         self.0.send(question.as_bytes())?;
@@ -211,21 +224,21 @@ fn udp_flows_leave_a_dead_server_or_wait_for_it() -> Result<()> {
     // The packet that finds its server gone may be the flow's last with it; the next one goes elsewhere.
     let first = moving.ask()?;
     ensure!(first.is_none() || first.as_deref() == Some("Real 2"), "{first:?}");
-    let second = moving.ask()?;
-    ensure!(second.as_deref() == Some("Real 2"), "{first:?}, then {second:?}");
+    let second = moving.answer()?;
+    ensure!(second == "Real 2", "{first:?}, then {second:?}");
     for _ in 0..3 {
         let answer = waiting.ask()?;
         ensure!(answer.is_none(), "its packets should wait, but {answer:?}");
     }
     let other = Flow::open(scene.client(), topology::vip4(8080))?;
-    ensure!(other.ask()?.as_deref() == Some("Real 2"), "new flows go to the living server");
+    ensure!(other.answer()? == "Real 2", "new flows go to the living server");
 
     pages[0].set(fine());
     for name in ["moving", "waiting"] {
         until_state(&director, name, 0, RealServerState::Up)?;
     }
     waiting.ask_until("Real 1")?;
-    ensure!(moving.ask()?.as_deref() == Some("Real 2"), "it stays where it is");
+    ensure!(moving.answer()? == "Real 2", "it stays where it is");
     director.stop()
 }
 
@@ -273,16 +286,19 @@ fn a_full_server_gets_no_more() -> Result<()> {
     // So heavy that it would get three of four at least, if it could.
     let web = fill(web, &scene, false, 80, &[9, 1]);
     // What is silent for so long is over: the way to fewer connections.
-    let text = configuration(&scene).lines("\n[timeouts]\ntcp = \"4s\"").serve(&web);
+    let text = configuration(&scene).lines("\n[timeouts]\ntcp = \"8s\"").serve(&web);
     let mut director = Director::start(&scene.director, text.text())?;
     let vip = topology::vip4(80);
-    let held: Vec<TcpStream> = (0..4).map(|_| scene.client().connect(vip)).collect::<Result<_>>()?;
+    let mut held: Vec<TcpStream> = (0..4).map(|_| scene.client().connect(vip)).collect::<Result<_>>()?;
     let list = support::connections(&director)?;
     for real in &scene.servers {
         let count = list.iter().filter(|one| one.real.ip() == real.ipv4).count();
         ensure!(count == 2, "{count} of 4 connections are {}'s: {list:?}", real.name);
     }
-    // Both are full now.
+    // Both are full now, and are still when the fifth one comes: the others have just been heard of.
+    for stream in &mut held {
+        stream.write_all(b"G")?;
+    }
     let refused = scene.client().connect(vip).expect_err("nobody may take it");
     ensure!(format!("{refused:#}").contains("refused"), "{refused:#}");
     until(&director, "web", |web| web.real_servers.iter().all(|server| server.overloaded))?;

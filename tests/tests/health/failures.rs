@@ -19,7 +19,10 @@ use lb_userspace::api::types::RealServerState;
 use crate::{
     connections::{ask, hold},
     support::configuration,
-    watch::{checked, checked_on, ensure_only, ensure_told, server, told, until, until_all_up, until_state},
+    watch::{
+        IMPATIENT, checked, checked_on, ensure_only, ensure_told, server, told, until, until_all_up,
+        until_state, with_times,
+    },
 };
 
 const URL: &str = "http://192.168.10.50/";
@@ -28,10 +31,11 @@ const URL: &str = "http://192.168.10.50/";
 fn a_frozen_machine_is_taken_out() -> Result<()> {
     require_director!("a_frozen_machine_is_taken_out");
     let scene = topology::nat(&Options::new("frozen"))?;
+    let web = VirtualServer::tcp("web", topology::vip4(80));
     let ping = VirtualServer::tcp("ping", topology::vip4(8080));
     let text = configuration(&scene)
-        .serve(&checked(VirtualServer::tcp("web", topology::vip4(80)), &scene, "type = \"tcp\"", 3))
-        .serve(&checked_on(8080, ping, &scene, "type = \"ping\"", 3));
+        .serve(&with_times(IMPATIENT, 80, web, &scene, "type = \"tcp\"", 3))
+        .serve(&with_times(IMPATIENT, 8080, ping, &scene, "type = \"ping\"", 3));
     let mut director = Director::start(&scene.director, text.text())?;
     until_all_up(&director, "web")?;
     until_all_up(&director, "ping")?;
@@ -74,7 +78,10 @@ fn a_server_that_flaps_changes_nothing() -> Result<()> {
     let start = |index: usize| Moody::start(&scene.servers[index].netns, 8081, Mood::Page("here".to_owned()));
     let pages = [start(0)?, start(1)?];
     let web = VirtualServer::tcp("web", topology::vip4(80));
-    let text = configuration(&scene).serve(&checked(web, &scene, "type = \"http\", connect_port = 8081", 2));
+    // A check that is given up counts as failed, and shifts who is answered how: none is.
+    let times = "interval = \"100ms\", timeout = \"1m\", warmup = \"100ms\", rise = 2, fall = 2";
+    let check = "type = \"http\", connect_port = 8081";
+    let text = configuration(&scene).serve(&with_times(times, 80, web, &scene, check, 2));
     let mut director = Director::start(&scene.director, text.text())?;
     until_all_up(&director, "web")?;
     pages[1].set(Mood::Status(503));

@@ -4,7 +4,7 @@ use std::{
     io::{self, Write as _},
     process::{Child, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,23 +12,23 @@ use lab::{
     Director, Netns,
     configuration::VirtualServer,
     httpd::Server,
+    registry::wait_until,
     require_director,
+    stall::Mark,
     topology::{self, Options, PORTS},
 };
 use lb_userspace::api::types::RealServerState;
 
 use crate::{
     support::{configuration, fill},
-    watch::{SOON, told, until_all_up, until_state},
+    watch::{SOON, until_all_up, until_state},
 };
 
 const INTERVAL: Duration = Duration::from_millis(100);
 const TIMEOUT: Duration = Duration::from_millis(100);
 const FALL: u32 = 2;
 const ROUNDS: u32 = 10;
-/// How often the director is asked whether it has noticed: the measurement is too long by up to this.
-const POLL: Duration = Duration::from_millis(5);
-
+const DAY: Duration = Duration::from_hours(24);
 /// A death that takes longer is not counted, since nobody knows its moment. How many those were is printed.
 const DYING: Duration = Duration::from_millis(10);
 
@@ -66,6 +66,7 @@ fn a_dead_server_is_out_in_time() -> Result<()> {
     let web = VirtualServer::tcp("web", topology::vip4(80)).line(check);
     let text = configuration(&scene).serve(&fill(web, &scene, false, 80, &[1, 1]));
     let mut director = Director::start(&scene.director, text.text())?;
+    let promised = INTERVAL * FALL + TIMEOUT + Duration::from_millis(10);
     let mute = |verb: &str| format!("route {verb} blackhole 192.168.1.1/32");
     let (mut counted, mut uncounted, mut worst) = (0, 0, Duration::ZERO);
     for round in 0..ROUNDS * 3 {
@@ -73,22 +74,28 @@ fn a_dead_server_is_out_in_time() -> Result<()> {
             break;
         }
         until_all_up(&director, "web")?;
-        let before = told(&director, "web/192.168.1.101:80")?.len();
+        let before = downs(&director).len();
         let is_mute = round % 2 == 1;
         let prompt = is_mute.then(|| Prompt::new(&scene.servers[0].netns)).transpose()?;
         // Another part of the interval each time.
         thread::sleep(INTERVAL * (round % ROUNDS) / ROUNDS);
-        let begin = Instant::now();
+        let (begin, clock, mark) = (Instant::now(), today()?, Mark::now());
         match prompt {
             Some(prompt) => prompt.run(&mute("add"))?,
             None => scene.servers[0].http = None,
         }
         let dying = begin.elapsed();
-        while told(&director, "web/192.168.1.101:80")?.len() == before {
-            ensure!(begin.elapsed() < SOON, "it is still in:\n{}", director.log());
-            thread::sleep(POLL);
-        }
-        let noticed = begin.elapsed();
+        let told = wait_until(SOON, || downs(&director).len() > before);
+        ensure!(told, "it is still in:\n{}", director.log());
+        let line = downs(&director).swap_remove(before);
+        let noticed = (time_of(&line)? + DAY - clock).as_nanos() % DAY.as_nanos();
+        let noticed = Duration::from_nanos(u64::try_from(noticed)?);
+        let stalled = mark.worst();
+        // Other programs run on this machine; twice more than promised is another matter, if it has not stood still.
+        ensure!(
+            noticed < promised * 3 + dying + stalled,
+            "out after {noticed:?}, promised {promised:?}; dead within {dying:?}, stalled for {stalled:?}: {line}"
+        );
         if dying <= DYING {
             counted += 1;
             worst = worst.max(noticed);
@@ -103,8 +110,6 @@ fn a_dead_server_is_out_in_time() -> Result<()> {
         }
         until_state(&director, "web", 0, RealServerState::Up)?;
     }
-    ensure!(counted > 0, "no server died within {DYING:?}: the machine is too busy to measure anything");
-    let promised = INTERVAL * FALL + TIMEOUT + Duration::from_millis(10);
     // Past the test harness, which would hide it. Nothing better can be done where standard output is closed.
     let _ = writeln!(
         io::stdout(),
@@ -112,7 +117,25 @@ fn a_dead_server_is_out_in_time() -> Result<()> {
         worst.as_millis(),
         promised.as_millis()
     );
-    // The machine may be busy with other tests; twice more than promised is another matter.
-    ensure!(worst < promised * 3, "{worst:?}, promised {promised:?}");
     director.stop()
+}
+
+/// The lines of the log that say that the first server is out.
+fn downs(director: &Director) -> Vec<String> {
+    let is_down = |line: &&str| line.contains(" web/192.168.1.101:80: down: ");
+    director.log().lines().filter(is_down).map(ToOwned::to_owned).collect()
+}
+
+/// How much of today (UTC) is over.
+fn today() -> Result<Duration> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(Duration::new(now.as_secs() % DAY.as_secs(), now.subsec_nanos()))
+}
+
+/// The same in a line of the log, which begins as `2026-11-30T09:04:48.210260Z`.
+fn time_of(line: &str) -> Result<Duration> {
+    let time = line.split_once('T').and_then(|(_, rest)| rest.split_once('Z')).map(|(time, _)| time);
+    let parts: Vec<f64> = time.context("no time")?.split(':').map(str::parse).collect::<Result<_, _>>()?;
+    let &[hours, minutes, seconds] = parts.as_slice() else { anyhow::bail!("{line}: another time") };
+    Ok(Duration::from_secs_f64(hours * 3600.0 + minutes * 60.0 + seconds))
 }

@@ -20,8 +20,12 @@ use crate::support::fill;
 /// Longer than any change may take, also on a busy machine.
 pub const SOON: Duration = Duration::from_secs(15);
 
-/// Times of a check: quick, and patient enough for a busy machine. To be put into a check's table.
-pub const QUICK: &str = r#"interval = "100ms", timeout = "700ms", warmup = "100ms", rise = 2, fall = 2"#;
+/// Times of a check: quick, and so patient that no busy machine makes a server that answers look dead. To be put into a check's table.
+pub const QUICK: &str = r#"interval = "100ms", timeout = "5s", warmup = "100ms", rise = 2, fall = 2"#;
+/// The same where servers are silent and have to be found so.
+pub const IMPATIENT: &str = r#"interval = "100ms", timeout = "1500ms", warmup = "100ms", rise = 2, fall = 2"#;
+/// What is said of a server that is silent for so long.
+pub const SILENT: &str = "no answer within 1.5 s";
 
 /// A virtual server with one check, given as the keys of its table, on port 80 of the scene's first `count` real servers.
 pub fn checked(server: VirtualServer, scene: &Scene, check: &str, count: usize) -> VirtualServer {
@@ -36,7 +40,19 @@ pub fn checked_on(
     check: &str,
     count: usize,
 ) -> VirtualServer {
-    let line = format!("health_check = [{{ {check}, {QUICK} }}]");
+    with_times(QUICK, port, server, scene, check, count)
+}
+
+/// As [`checked_on`], by a check with these times.
+pub fn with_times(
+    times: &str,
+    port: u16,
+    server: VirtualServer,
+    scene: &Scene,
+    check: &str,
+    count: usize,
+) -> VirtualServer {
+    let line = format!("health_check = [{{ {check}, {times} }}]");
     fill(server.line(&line), scene, false, port, &vec![1; count])
 }
 
