@@ -304,7 +304,7 @@ impl Agent {
             .map_or("the kernel's IPVS".to_owned(), |pins| format!("what is pinned in {}", pins.display()));
         match ending {
             Ending::Keep => {
-                tracing::info!("packets are forwarded on by {by}; `xdirector stop --detach` ends that")
+                tracing::info!("packets are forwarded on by {by}; `xdirector stop --detach` ends that");
             }
             Ending::Detach => tracing::info!("detached: packets are not forwarded any more"),
         }

@@ -2,7 +2,7 @@
 //! same decisions as XDP's. Only kernels with IPVS run it: `cargo xtask test` boots one.
 
 #[path = "../change/common.rs"]
-#[expect(dead_code, reason = "shared with the suite of changes, which uses all of it")]
+#[expect(dead_code, unused_imports, reason = "shared with the suite of changes, which uses all of it")]
 mod common;
 mod exchange;
 mod kernel;
