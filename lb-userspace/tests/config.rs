@@ -262,8 +262,59 @@ fn scheduler_flags_belong_to_their_scheduler() {
     one_error(
         &web("scheduler = \"hs\"\nscheduler_flags = [\"sh-port\"]\n"),
         "f:6: virtual_server[0] \"web\".scheduler = \"hs\": unknown scheduler; expected one of \
-         \"rr\", \"wrr\", \"lc\", \"wlc\", \"sh\", \"mh\"; did you mean \"sh\"?",
+         \"rr\", \"wrr\", \"lc\", \"wlc\", \"sh\", \"mh\", \"dh\", \"sed\", \"nq\", \"lblc\", \"lblcr\", \"fo\", \"ovf\", \
+         \"twos\"; did you mean \"sh\"?",
     );
+}
+
+#[test]
+fn what_only_ipvs_has_needs_ipvs() {
+    let only = "the XDP data plane does not have this; expected none of it, or director.dataplane = \"ipvs\" or \"auto\"";
+    let with = |dataplane: &str, lines: &str| {
+        web(lines).replacen("[director]\n", &format!("[director]\ndataplane = \"{dataplane}\"\n"), 1)
+    };
+    for (key, value) in [
+        ("scheduler", "\"sed\""),
+        ("persistence_timeout", "\"6m\""),
+        ("persistence_granularity", "24"),
+        ("one_packet", "true"),
+    ] {
+        let udp = if key == "one_packet" { "protocol = \"udp\"\n" } else { "" };
+        let text = with("xdp", &format!("{key} = {value}\n{udp}"));
+        one_error(&text, &format!("f:7: virtual_server[0] \"web\".{key} = {value}: {only}"));
+        for dataplane in ["ipvs", "auto"] {
+            let text = with(dataplane, &format!("{key} = {value}\n{udp}"));
+            assert!(parse("f", &text).is_ok(), "{text}");
+        }
+    }
+    let tunnel = "tunnel = { type = \"gue\", port = 6080 }\n";
+    one_error(&with("xdp", tunnel), &format!("f:7: virtual_server[0] \"web\".tunnel.type = \"gue\": {only}"));
+    one_error(
+        &with("ipvs", "tunnel = { type = \"gue\" }\n"),
+        "f:7: virtual_server[0] \"web\".tunnel: GUE without a port; expected port = 6080, or another one",
+    );
+    one_error(
+        &with("ipvs", "tunnel = { type = \"gre\", checksum = \"remote\" }\n"),
+        "f:7: virtual_server[0] \"web\".tunnel.checksum = \"remote\": \"gre\" does not have it; expected \"none\"; \"full\" \
+         with \"gue\" and \"gre\"; \"remote\" with \"gue\"",
+    );
+    one_error(
+        &with("ipvs", "one_packet = true\n"),
+        "f:7: virtual_server[0] \"web\".one_packet = true: TCP is more than single packets; expected protocol = \"udp\"",
+    );
+    one_error(
+        &with("ipvs", "persistence_granularity = \"255.0.255.0\"\n"),
+        "f:7: virtual_server[0] \"web\".persistence_granularity = \"255.0.255.0\": not a mask of leading ones; expected a mask \
+         such as \"255.255.255.0\", or for both families a number of bits such as 24 or 64",
+    );
+    let every_port = with("ipvs", "").replace("192.0.2.1:80", "192.0.2.1:0");
+    one_error(
+        &every_port,
+        "f:6: virtual_server[0] \"web\".address = \"192.0.2.1:0\": IPVS serves every port of an address with persistence only; \
+         expected a port, or a persistence_timeout",
+    );
+    // IPVS sees all interfaces.
+    assert!(parse("f", &with("ipvs", "").replace("interfaces = [\"eth0\"]\n", "")).is_ok());
 }
 
 #[test]
@@ -438,7 +489,7 @@ fn broken_toml_is_reported_beside_the_other_mistakes() {
             "f:3: router_id = director one: not valid TOML: a text without quotes; expected \"director one\"",
             "f:5: address = 192.0.2.1:80: not valid TOML: a text without quotes; expected \"192.0.2.1:80\"",
             "f:6: virtual_server[0].scheduler = \"xx\": unknown scheduler; expected one of \"rr\", \"wrr\", \
-             \"lc\", \"wlc\", \"sh\", \"mh\"",
+             \"lc\", \"wlc\", \"sh\", \"mh\", \"dh\", \"sed\", \"nq\", \"lblc\", \"lblcr\", \"fo\", \"ovf\", \"twos\"",
             "f:7: scheduler = \"rr\": not valid TOML: duplicate key",
             "4 errors",
         ]
