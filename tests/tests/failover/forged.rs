@@ -1,4 +1,4 @@
-//! Adverts that must not move anything, as fast as they can be sent.
+//! Adverts that must not move anything, as fast as they can be sent but for a breath after each thousand.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
