@@ -4,6 +4,7 @@
 mod control;
 mod cpu;
 mod failover;
+mod ipvs;
 mod object;
 mod packet;
 mod plan;
@@ -30,6 +31,8 @@ enum Command {
     Control(control::Options),
     /// How long a client is without an answer when a director fails, beside keepalived on the same script
     Failover(failover::Options),
+    /// Instructions a packet by the kernel's IPVS and by XDP, in a virtual machine that counts them
+    Ipvs(ipvs::Options),
     /// Connections, packets and bytes a second through a lab, beside nftables and HAProxy doing the same job
     Traffic(traffic::Options),
 }
@@ -50,6 +53,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         Command::Packet(options) => packet::run(options),
         Command::Control(options) => control::run(options),
         Command::Failover(options) => failover::run(options),
+        Command::Ipvs(options) => ipvs::run(options),
         Command::Traffic(options) => traffic::run(options),
     }
 }

@@ -93,11 +93,12 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
         let entry = entry?;
         let (path, name) = (entry.path(), entry.file_name());
         let kind = entry.file_type()?;
+        // `target` and Git's own are not the project's. In a second work tree `.git` is a file.
+        if name == "target" || name == ".git" {
+            continue;
+        }
         if kind.is_dir() {
-            // `target` and Git's own files are not the project's.
-            if name != "target" && name != ".git" {
-                collect(&path, files)?;
-            }
+            collect(&path, files)?;
         } else if kind.is_file()
             && path.extension().is_none_or(|extension| TEXT.iter().any(|text| extension == *text))
         {

@@ -101,6 +101,13 @@ fn run(command: Command) -> Result<ExitCode> {
             workspace::require_root("bench")?;
             setup::ensure_packages(&workspace, &[Need::Lab, Need::Bench, Need::Failover])?;
             ebpf_build::build(&workspace)?;
+            if args.first().is_some_and(|first| first == "ipvs") {
+                // Instructions are counted in a machine for that, whose kernel has IPVS.
+                return Ok(vm::run(
+                    &workspace,
+                    &vm::Options::counted(workspace.release_binary("bench")?, args),
+                ));
+            }
             return Err(hand_over(&workspace, "bench", &args));
         }
         Command::Test(options) => return test::run(&workspace, &options),

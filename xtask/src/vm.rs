@@ -57,6 +57,21 @@ pub struct Options {
     command: Vec<OsString>,
 }
 
+impl Options {
+    /// A program of this workspace, in the machine whose instructions are counted.
+    pub fn counted(program: PathBuf, args: Vec<OsString>) -> Self {
+        Self {
+            kernel: Series::V6_12,
+            memory: "3G".to_owned(),
+            cpus: 1,
+            counted: true,
+            variables: Vec::new(),
+            timeout: 1800,
+            command: [program.into()].into_iter().chain(args).collect(),
+        }
+    }
+}
+
 /// Fetches everything that any machine needs.
 pub fn ensure(workspace: &Workspace) -> Result<()> {
     setup::ensure_packages(workspace, &[Need::Vm])?;

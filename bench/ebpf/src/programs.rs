@@ -1,7 +1,7 @@
 //! The programs themselves.
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_ABORTED, XDP_TX},
+    bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_TX},
     macros::xdp,
     programs::XdpContext,
 };
@@ -68,6 +68,12 @@ fn try_floor(ctx: &XdpContext) -> Option<()> {
         frame.byte_add(12).cast::<u16>().write_volatile(0x0800u16.to_be());
     }
     Some(())
+}
+
+/// Where a packet ends.
+#[xdp]
+fn dropped(_ctx: XdpContext) -> u32 {
+    XDP_DROP
 }
 
 /// What a program costs that does nothing.
