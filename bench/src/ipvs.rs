@@ -11,7 +11,7 @@
 
 mod wire;
 
-use std::{collections::BTreeMap, fmt::Write as _, fs};
+use std::{collections::BTreeMap, fmt::Write as _, fs, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
@@ -84,21 +84,16 @@ fn measure(dataplane: &str, kind: &str) -> Result<Cost> {
     let mut director = Director::start(&wire.director, &wire.configuration(dataplane, kind))?;
     let known = wire.cheapest(RUNS, PACKETS, 1)?;
     let new = wire.cheapest(RUNS, PACKETS, wire::FLOWS)?;
-    let status = director.status()?;
-    let scheduled = status["totals"]["stats"]["connections"].as_u64().unwrap_or(0);
     let flows = u64::from(PACKETS) * RUNS as u64;
-    ensure!(
-        scheduled >= flows,
-        "{scheduled} connections were scheduled, not {flows}: {}",
-        status["verdicts"]
-    );
+    // IPVS adds its counters up every two seconds.
+    let are_counted = registry::wait_until(Duration::from_secs(20), || {
+        let status = director.status().unwrap_or_default();
+        status["totals"]["stats"]["connections"].as_u64().is_some_and(|connections| connections >= flows)
+    });
+    ensure!(are_counted, "fewer than {flows} connections were scheduled: {}", director.status()?["totals"]);
     director.command(&["stop", "--detach"])?;
     director.stop()?;
-    Ok(cost_of(known, new))
-}
-
-const fn cost_of(known: f64, new: f64) -> Cost {
-    Cost { known, new }
+    Ok(Cost { known, new })
 }
 
 type Costs = BTreeMap<(&'static str, &'static str), Cost>;

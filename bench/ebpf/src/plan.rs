@@ -11,6 +11,8 @@ pub struct Plan {
     /// Flows - 1 (a power of two less one); 0: always the same flow. The flow's number is added to the client's
     /// address.
     pub last_flow: u32,
+    /// Whether the IPv4 header's checksum must be right for each flow: 0 or 1. XDP does not look at it.
+    pub sums: u32,
     /// Flows so far.
     pub count: u32,
     /// Address of the first flow's client, host byte order.
@@ -27,4 +29,4 @@ pub struct Plan {
     pub checksum: u16,
 }
 
-const _: () = assert!(size_of::<Plan>() == 60);
+const _: () = assert!(size_of::<Plan>() == 64);

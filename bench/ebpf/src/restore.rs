@@ -36,10 +36,17 @@ pub fn restore(ctx: &XdpContext) -> Option<()> {
     if plan.grown != 0 {
         adjust_head(ctx, plan.grown as i32 & 0xff)?;
     }
-    let [version, id, ttl, mut source, destination] = plan.header;
+    let [version, mut id, ttl, mut source, destination] = plan.header;
     if plan.last_flow != 0 {
         plan.count += 1;
-        source = (plan.client + (plan.count & plan.last_flow)).to_be();
+        let flow = plan.count & plan.last_flow;
+        source = (plan.client + flow).to_be();
+        if plan.sums != 0 {
+            // What the address gains, the identification loses: the header's checksum stays right (RFC 1624; 2^16 is 1 in it).
+            let old = u32::from(u16::from_be(id as u16));
+            let new = (old + 2 * 65_535 - flow % 65_535) % 65_535;
+            id = id & 0xffff_0000 | u32::from((new as u16).to_be());
+        }
     }
     let frame = start::<54>(ctx)?;
     // SAFETY: `start` checked that 54 bytes are there, an Ethernet, an IPv4 and a TCP header; eBPF has no alignment on

@@ -58,7 +58,7 @@ impl Wire {
             "neighbour add 10.1.0.2 lladdr 02:77:00:00:00:01 dev eth0 nud permanent".to_owned(),
             "neighbour add 10.2.0.2 lladdr 02:77:00:00:00:04 dev eth1 nud permanent".to_owned(),
         ])?;
-        director.sysctl(&[("net.ipv4.ip_forward", "1")])?;
+        director.sysctl(&[("ipv4/ip_forward", "1")])?;
         server.ip(["address add 10.2.0.2/24 dev eth0", "link set eth0 up"])?;
         let mut ebpf = Ebpf::load(&crate::object::read()?)?;
         for name in ["unwrapped", "dropped"] {
@@ -67,9 +67,12 @@ impl Wire {
         let mut wire = Self { director, client, server, ebpf, begun: 0, links: Vec::new(), _lab: lab };
         let server = wire.server.clone();
         wire.attach(&server, "dropped")?;
-        // A veth takes frames that were never socket buffers only where somebody polls: XDP, or GRO, which is how IPVS gets them.
-        let out = wire.director.command("ethtool").args(["-K", "eth0", "gro", "on"]).output()?;
-        ensure!(out.status.success(), "ethtool: {}", String::from_utf8_lossy(&out.stderr).trim());
+        // A veth takes frames that were never socket buffers only where somebody polls: XDP, or GRO once it was switched on, which is
+        // how IPVS gets them.
+        for state in ["off", "on"] {
+            let out = wire.director.command("ethtool").args(["-K", "eth0", "gro", state]).output()?;
+            ensure!(out.status.success(), "ethtool: {}", String::from_utf8_lossy(&out.stderr).trim());
+        }
         Ok(wire)
     }
 
@@ -124,7 +127,7 @@ impl Wire {
             .payload(&[0; 18])
             .build();
         let last_flow = if flows > 1 { FLOWS - 1 } else { 0 };
-        plan::set(&mut self.ebpf, Plan { nat: 1, last_flow, client: host, ..plan::of(&frame)? })?;
+        plan::set(&mut self.ebpf, Plan { nat: 1, sums: 1, last_flow, client: host, ..plan::of(&frame)? })?;
         let is_dropped_at_once = self.links.len() > 1;
         let before = self.arrived()?;
         let interface = index(&self.client)?;
