@@ -4,7 +4,7 @@ mod follow;
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use lb_common::{
-    Event, FlowHash, FlowKey, Port, Verdict,
+    Addr, Event, FlowHash, FlowKey, Port, Verdict,
     conn::{Direction, Meta, NONE, Side, State, Word, age, is_active, tcp_flag, tcp_next},
     ip_proto,
     server::{Forwarding, Macs},
@@ -15,6 +15,7 @@ pub use follow::{follow, follow_slowly, living_server_of, server_of};
 
 use crate::{
     maps,
+    opaque::opaque,
     packet::{Packet, Window},
     schedule, service, settings, stats,
     table::{self, Place},
@@ -210,7 +211,11 @@ fn try_enter(opening: &Opening, number: u32) -> Result<u32, Verdict> {
     new.server = number;
     let mut peer = NONE;
     if nat {
-        new.key.src = server.addr;
+        // Word by word: the compiler makes a call of `memmove` of a whole copy from map to map, which goes byte by byte.
+        new.key.src = Addr::v6(server.addr.words().map(
+            #[inline(always)]
+            |word| opaque(word as usize) as u32,
+        ));
         new.key.dst = key.src;
         new.key.sport = if server.port.is_any() { key.dport } else { server.port };
         new.key.dport = key.sport;

@@ -137,7 +137,9 @@ fn way_back(route: &Route) -> Option<(NextHop, bool)> {
     if meta.link() == 0 {
         return None;
     }
-    let mut hop = NextHop { ifindex: meta.link(), mtu: u16::MAX, macs, ..NextHop::default() };
+    // Every field is named: the compiler fills the rest of a default with zeros byte by byte.
+    let mut hop =
+        NextHop { ifindex: meta.link(), mtu: u16::MAX, flags: 0, tags: 0, vlan: [0; 2], macs, reserved: 0 };
     if meta.tagged() {
         tag_like_client(route.place, &mut hop);
     }

@@ -27,6 +27,11 @@ use crate::{
 const ICMP: usize = 8;
 /// Outer headers longer than this are left to the kernel; it keeps the verifier's sums bounded.
 const FARTHEST: usize = 128;
+/// Masks for the offsets of the quoted IP header and of what is behind it, which lie within them (the latter for IPv6 by
+/// [`ipv6::FARTHEST`]).
+const FARTHEST_QUOTE: usize = 0xff;
+const FARTHEST_PORTS: usize = ipv6::FARTHEST;
+const _: () = assert!(FARTHEST + ICMP <= FARTHEST_QUOTE && FARTHEST_QUOTE + 60 <= FARTHEST_PORTS);
 
 /// Finds whom an ICMP error is about, and for NAT translates what it quotes. The error itself is then forwarded like any
 /// packet of that route.
@@ -91,12 +96,16 @@ fn is_error(kind: u8, v6: bool) -> bool {
 
 #[inline(always)]
 fn quoted_ip(packet: Packet, window: Window, ip: &Ip) -> Result<Ip, Verdict> {
-    let at = ip.l4 + ICMP;
-    if ip.v6 {
-        ipv6::read(packet, window, at).map_err(|_| Verdict::DropIcmpMalformed)
+    // Of both offsets the verifier forgets how they came about, or it would follow what is behind the quoted header once for
+    // each kind of outer header, and once for each kind of both.
+    let at = packet.forget((ip.l4 + ICMP) as u64) as usize & FARTHEST_QUOTE;
+    let mut inner = if ip.v6 {
+        ipv6::read(packet, window, at).map_err(|_| Verdict::DropIcmpMalformed)?
     } else {
-        ipv4::read(window, at).ok_or(Verdict::DropIcmpMalformed)
-    }
+        ipv4::read(window, at).ok_or(Verdict::DropIcmpMalformed)?
+    };
+    inner.l4 = packet.forget(inner.l4 as u64) as usize & FARTHEST_PORTS;
+    Ok(inner)
 }
 
 /// Whose packet is quoted: the connection of the opposite direction, or what a choice by the client's address says.

@@ -49,13 +49,9 @@ unsafe extern "C" fn schedule_choose(
         }
         m if m == Method::Cycle as u8 => next_in_cycle(service, limited),
         m => {
-            let (base, len) = (service.slots_base, service.slots_len);
-            let (weighted, (worst, overhead)) = (u32::from(m != Method::LeastConnection as u8), WORST);
-            if limited {
-                schedule_least_limited(base, len, weighted, worst, overhead)
-            } else {
-                schedule_least(base, len, weighted, worst, overhead)
-            }
+            let weighted = if m == Method::LeastConnection as u8 { 0 } else { WEIGHTED };
+            let how = weighted | if limited { LIMITED } else { 0 };
+            schedule_least(service.slots_base, service.slots_len, how)
         }
     }
 }
@@ -228,50 +224,51 @@ extern "C" fn schedule_maglev_fallback(base: u32, size: u32, client: u32, probe:
     NONE
 }
 
-/// What every server is better than: no server, and its load. It comes to the functions from outside, so that the verifier
-/// does not know it: else the first round would be another one to it than all that follow.
-const WORST: (u32, u64) = (NONE, u64::MAX);
-
-/// lc and wlc, of `len` slots from `base`; `weighted` is 1 for wlc, the rest is [`WORST`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn schedule_least(base: u32, len: u32, weighted: u32, worst: u32, overhead: u64) -> u32 {
-    least::<false>(base, len, weighted, (worst, overhead))
+/// The best server so far.
+#[repr(C)]
+struct Best {
+    overhead: u64,
+    server: u32,
+    weight: u32,
 }
 
-/// The same with thresholds.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn schedule_least_limited(base: u32, len: u32, weighted: u32, worst: u32, overhead: u64) -> u32 {
-    least::<true>(base, len, weighted, (worst, overhead))
-}
+/// Bits of what the functions below are told.
+const WEIGHTED: u32 = 1;
+const LIMITED: u32 = 2;
 
 /// lc and wlc: the first of the servers with the least load, among `len` slots from `base`. lc is wlc with weights of 1.
-///
-/// No question in it has the same answer in every round: the verifier would follow both answers anew in each.
-#[inline(always)]
-fn least<const LIMITED: bool>(base: u32, len: u32, weighted: u32, worst: (u32, u64)) -> u32 {
-    let (mut best, mut best_overhead) = worst;
-    // 1, without the verifier knowing.
-    let mut best_weight = weighted | 1;
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn schedule_least(base: u32, len: u32, how: u32) -> u32 {
+    // Every server is better than none.
+    let mut best = Best { overhead: u64::MAX, server: NONE, weight: 1 };
     for i in 0..MAX_LEAST_CONNECTION_SERVERS {
         if i >= len {
             break;
         }
-        let slot = base.wrapping_add(i);
-        let Some(server) = (if LIMITED { Some(schedule_try(slot, 1)) } else { maps::slot(slot) }) else {
-            break;
-        };
-        let Some(load) = maps::load(server) else { continue };
-        let weight = load.weight.load();
-        if weight == 0 {
-            continue;
-        }
-        let weight = (weight - 1).wrapping_mul(weighted) + 1;
-        let overhead = overhead(load.active.load(), load.inactive.load());
-        if wlc_better(overhead, weight, best_overhead, best_weight) {
-            (best, best_overhead, best_weight) = (server, overhead, weight);
-        }
+        // SAFETY: a reference is a valid pointer.
+        unsafe { schedule_compare(&raw mut best, base.wrapping_add(i), how) };
     }
-    best
+    best.server
+}
+
+/// Takes the server of a slot for the best one if it is better. A function of its own for the loop: the verifier knows every
+/// round by its number, and would follow each anew with all that was found before.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn schedule_compare(best: *mut Best, slot: u32, how: u32) -> u32 {
+    // SAFETY: null or the best server so far, by the contract of this function.
+    let Some(best) = (unsafe { best.as_mut() }) else { return 0 };
+    let server = unless_overloaded(maps::slot(slot).unwrap_or(NONE), how & LIMITED != 0);
+    let Some(load) = maps::load(server) else { return 0 };
+    let weight = match load.weight.load() {
+        0 => return 0,
+        weight if how & WEIGHTED != 0 => weight,
+        _ => 1,
+    };
+    let overhead = overhead(load.active.load(), load.inactive.load());
+    if wlc_better(overhead, weight, best.overhead, best.weight) {
+        *best = Best { overhead, server, weight };
+    }
+    0
 }

@@ -13,7 +13,12 @@ use lb_common::{
     },
 };
 
-use crate::{atomic::Atomic, maps, opaque::opaque_in_order, settings};
+use crate::{
+    atomic::Atomic,
+    maps,
+    opaque::{opaque, opaque_in_order},
+    settings,
+};
 
 /// A place of the table that holds a connection (or did, a moment ago).
 #[derive(Clone, Copy)]
@@ -153,7 +158,10 @@ pub fn find(key: &FlowKey, hash: FlowHash) -> Option<Place> {
 fn find_in(bucket: u32, key: &FlowKey, tag: u32) -> Option<Place> {
     // SAFETY: a map's value; tags change under us, which the comparison of keys below makes harmless.
     let tags = unsafe { &(*maps::tags(bucket)?).0 };
-    let place = Place::at(bucket * WAYS + way_of(tags, tag)?)?;
+    // Which way it is the verifier would remember through all that comes after, and follow that once for each: there and
+    // back by a number that it does not know, it forgets.
+    let way = opaque((way_of(tags, tag)? ^ tag) as usize) as u32 ^ tag;
+    let place = Place::at(bucket * WAYS + way)?;
     if place.holds(key) { Some(place) } else { None }
 }
 

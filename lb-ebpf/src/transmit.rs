@@ -137,7 +137,7 @@ fn exceeded_mtu_of(ctx: *mut xdp_md, ifindex: u32, len: u32) -> u32 {
 #[inline(always)]
 pub fn relay(packet: Packet, window: Window, l3: usize, tags: u32, hop: &NextHop) -> Result<(), Verdict> {
     if keeps_tags(packet, hop) || (tags == 0 && hop.tags == 0) {
-        return window.write(0, hop.macs.words()).ok_or(Verdict::DropNoRoom);
+        return window.write(0, macs(hop)).ok_or(Verdict::DropNoRoom);
     }
     let ethertype = window.from(ethertype_at(tags)).read::<u16>(0).ok_or(Verdict::DropNoRoom)?;
     relay_grown(packet, window, l3, tags, hop, ethertype, 0).map(|_| ())
@@ -163,7 +163,7 @@ pub fn relay_grown(
     };
     let new_l3 = ETHERNET + VLAN_TAG * (tags as usize & 3);
     let window = packet.grow_front((new_l3 + grown) as i32 - l3 as i32).ok_or(ROOM)?;
-    window.write(0, hop.macs.words()).ok_or(ROOM)?;
+    window.write(0, macs(hop)).ok_or(ROOM)?;
     if tags > 0 {
         let [outer, inner] = vlan;
         window.write(12, outer).ok_or(ROOM)?;
@@ -173,6 +173,15 @@ pub fn relay_grown(
     }
     window.from(ethertype_at(tags)).write(0, ethertype).ok_or(ROOM)?;
     Ok((window, new_l3))
+}
+
+/// The MAC addresses of a hop. Word by word: the compiler makes a call of `memmove` of a whole copy into the packet, since that
+/// could overlap the hop for all it knows, and `memmove` goes byte by byte.
+#[inline(always)]
+fn macs(hop: &NextHop) -> [u32; 3] {
+    let words = (&raw const hop.macs).cast::<u32>();
+    // SAFETY: `Macs` is three words, and a reference is a valid pointer to all of them.
+    unsafe { [words.read_volatile(), words.add(1).read_volatile(), words.add(2).read_volatile()] }
 }
 
 /// Offset of the EtherType behind this many tags.

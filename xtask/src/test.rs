@@ -6,7 +6,10 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::{Command, ExitCode, Stdio},
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -27,6 +30,9 @@ const PRIVILEGED: &str = "lab";
 
 /// A test command that prints nothing for so long hangs; a run must end to be of use.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Each machine takes up to 4 GiB of memory.
+const MOST_MACHINES: usize = 4;
 
 /// What of it to run.
 #[derive(Args)]
@@ -94,17 +100,11 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
         }
     }
     if !options.unit && !options.host {
-        for run in machine::RUNS {
-            if built {
-                steps.step(run.name, |workspace| match run.command(workspace, filter)? {
-                    Some(mut command) => {
-                        read_tests(run.name, &mut command, PATIENCE, |line| println!("{line}"))
-                    }
-                    None => Ok(Counts::default()),
-                });
-            } else {
-                steps.total.skipped.push(format!("{}: the build failed", run.name));
-            }
+        if built {
+            steps.machines(filter);
+        } else {
+            let skipped = machine::RUNS.iter().map(|run| format!("{}: the build failed", run.name));
+            steps.total.skipped.extend(skipped);
         }
     }
     summarize(&steps.total, started);
@@ -161,6 +161,41 @@ impl Steps<'_> {
         let fine = counts.failed.is_empty();
         self.total.add(counts);
         fine
+    }
+
+    /// The suites on other kernels. An emulated machine has one processor, so as many run as this machine has.
+    fn machines(&mut self, filter: Option<&str>) {
+        let mut prepared = Vec::new();
+        for run in machine::RUNS {
+            match run.command(self.workspace, filter) {
+                Ok(command) => prepared.extend(command.map(|command| (run.name, command))),
+                Err(error) => drop(self.step(run.name, |_| Err(error))),
+            }
+        }
+        if prepared.is_empty() {
+            return;
+        }
+        println!("\n=== on other kernels: {} suites in virtual machines", prepared.len());
+        let at_once = thread::available_parallelism().map_or(1, usize::from).min(MOST_MACHINES);
+        let waiting = Mutex::new(prepared.into_iter());
+        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let done = Mutex::new(&mut self.total);
+        thread::scope(|scope| {
+            for _ in 0..at_once {
+                scope.spawn(|| {
+                    while let Some((name, mut command)) = next() {
+                        let started = Instant::now();
+                        let show = |line: &str| println!("{name}: {line}");
+                        let counts = read_tests(name, &mut command, PATIENCE, show).unwrap_or_else(|error| {
+                            println!("{name}: error: {error:#}");
+                            Counts::single(name, false)
+                        });
+                        println!("--- {name}: {} in {}", counts.line(), progress::seconds(started.elapsed()));
+                        done.lock().unwrap_or_else(PoisonError::into_inner).add(counts);
+                    }
+                });
+            }
+        });
     }
 
     /// A cargo command that counts as one test.

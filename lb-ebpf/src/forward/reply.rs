@@ -126,12 +126,12 @@ fn try_build(packet: Packet, order: &Order) -> Option<()> {
         sum = sum.add_word(d[0]).add_word(d[1]).add_word(d[2]).add_word(d[3]);
         sum = sum.add_word(((ICMP + quoted) as u32).to_be()).add_word((ip_proto::ICMPV6 as u32).to_be());
     }
-    sum = sum.and(sum_of(window, icmp, ICMP + quoted)?);
+    sum = sum.and(sum_of(packet, icmp, ICMP + quoted)?);
     window.from(icmp).write::<u16>(2, finish(sum))?;
     if ip.v6 {
         header_v6(window, l3, source, &ip, ICMP + quoted)
     } else {
-        header_v4(window, l3, source, &ip, grown + quoted)
+        header_v4(packet, window, l3, source, &ip, grown + quoted)
     }
 }
 
@@ -177,18 +177,35 @@ fn turn_frame(window: Window, from: usize, l3: usize) -> Option<()> {
 
 /// The sum of the 32-bit words from `at` on; `len` is a multiple of 4 and at most 136.
 #[inline(always)]
-fn sum_of(window: Window, at: usize, len: usize) -> Option<Delta> {
+fn sum_of(packet: Packet, at: usize, len: usize) -> Option<Delta> {
+    // SAFETY: the program's own context.
+    match unsafe { reply_sum(packet.raw(), at as u32, len as u32) } {
+        FAILED => None,
+        sum => Some(Delta::from_folded(sum as u16)),
+    }
+}
+
+/// No folded sum.
+const FAILED: u64 = 1 << 16;
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn reply_sum(ctx: *mut xdp_md, at: u32, len: u32) -> u64 {
+    // SAFETY: the program's own context, by the contract of this function.
+    let window = unsafe { Packet::from_raw(ctx) }.window().from(at as usize & 0xff);
     let mut sum = Delta::ZERO;
     for i in 0..34 {
-        if i * 4 < len {
-            sum = sum.add_word(window.from(at + i * 4).read::<u32>(0)?);
+        if i * 4 >= len as usize {
+            break;
         }
+        let Some(word) = window.from(i * 4).read::<u32>(0) else { return FAILED };
+        sum = sum.add_word(word);
     }
-    Some(sum)
+    sum.folded().into()
 }
 
 #[inline(always)]
-fn header_v4(window: Window, l3: usize, source: Addr, ip: &Ip, len: usize) -> Option<()> {
+fn header_v4(packet: Packet, window: Window, l3: usize, source: Addr, ip: &Ip, len: usize) -> Option<()> {
     let mut header = ipv4::Header {
         version_ihl: 0x45,
         tos: 0,
@@ -202,7 +219,7 @@ fn header_v4(window: Window, l3: usize, source: Addr, ip: &Ip, len: usize) -> Op
         dst: ip.src.v4_word(),
     };
     window.from(l3).write(0, header)?;
-    header.checksum = finish(sum_of(window, l3, ipv4::LENGTH)?);
+    header.checksum = finish(sum_of(packet, l3, ipv4::LENGTH)?);
     window.from(l3).write(0, header)
 }
 

@@ -40,7 +40,11 @@ fn main() {
         Trial::test("every case has its own name", || Ok(table::names_are_unique()?)),
         privileged("the program has exactly the maps that both sides name", &missing, maps::are_known),
         privileged("maps that the agent has in memory can be mapped", &missing, maps::can_be_mapped),
-        privileged("the program loads with debug events", &missing, maps::load_with_events),
+        privileged(
+            "the program loads with debug events, with little work for the verifier",
+            &missing,
+            maps::load_with_events,
+        ),
         privileged("random packets get a consistent verdict", &missing, random::packets_get_a_verdict),
     ];
     for case in table::all() {
