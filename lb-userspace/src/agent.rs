@@ -228,6 +228,8 @@ struct Agent {
     plane: Plane,
     /// IPVS, while it finishes connections that it had before XDP took over.
     retiring: Option<planes::Retiring>,
+    /// An operator has ordered it, against the configuration.
+    plane_by_order: bool,
     /// Why `auto` did not take XDP.
     fallback: Option<String>,
     /// Why nothing is pinned.

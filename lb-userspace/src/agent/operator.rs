@@ -174,7 +174,8 @@ impl Agent {
                 let load = self.plane.server_load(number);
                 u64::from(load.active) + u64::from(load.inactive)
             })
-            .sum()
+            .sum::<u64>()
+            + self.retiring_connections_of(id)
     }
 
     fn numbers_of(&self, id: &ServerId) -> impl Iterator<Item = u32> + '_ {

@@ -17,10 +17,10 @@ use crate::{
         ipvs::{self, IpvsPlane},
         xdp::{self, Pins, XdpPlane, remove_pinned},
     },
-    desired::{Inputs, State, desired_with},
+    desired::{Inputs, ServerId, State, desired_with},
     netlink::Link,
     orders,
-    reconcile::reconcile,
+    reconcile::{Operation, reconcile},
 };
 
 /// A data plane, and how it came to be this one.
@@ -38,8 +38,8 @@ pub(super) struct Opened {
 /// IPVS. IPVS keeps its services: what reaches it are packets that XDP does not know.
 pub(super) struct Retiring {
     plane: Plane,
-    /// When connections that are still there have been silent for as long as one may be.
-    until: Instant,
+    /// Since when it has none.
+    idle: Option<Instant>,
 }
 
 impl Retiring {
@@ -170,24 +170,21 @@ impl Agent {
 
     /// Lets a data plane finish the connections that it has.
     fn retire(&mut self, plane: Plane) {
-        let longest = self.config.timeouts.tcp.max(self.config.timeouts.udp);
-        self.retiring = Some(Retiring { plane, until: Instant::now() + longest });
+        self.retiring = Some(Retiring { plane, idle: None });
     }
 
-    /// Ends a data plane when the last of its connections has ended.
+    /// Ends a data plane when the last of its connections has ended. Silent ones end by their timeouts, in both.
     pub(super) fn follow_retiring(&mut self) {
         /// How long packets that are still under way are waited for.
         const LAST_PACKETS: Duration = Duration::from_secs(10);
         let Some(retiring) = &mut self.retiring else { return };
         retiring.plane.collect();
-        let is_idle = retiring.plane.is_idle();
-        if !is_idle && retiring.until > Instant::now() {
+        if !retiring.plane.is_idle() {
+            retiring.idle = None;
             return;
         }
-        // A client's last acknowledgement may still be under way.
-        let soon = Instant::now() + LAST_PACKETS;
-        if is_idle && retiring.until > soon {
-            retiring.until = soon;
+        let idle = *retiring.idle.get_or_insert_with(Instant::now);
+        if idle.elapsed() < LAST_PACKETS {
             return;
         }
         if let Some(retiring) = self.retiring.take() {
@@ -200,6 +197,44 @@ impl Agent {
         }
     }
 
+    /// What becomes of servers also becomes of their connections in a data plane that finishes. What is taken out stays there
+    /// until they have ended.
+    pub(super) fn retiring_follows(&mut self, operation: &Operation) {
+        let Some(retiring) = &mut self.retiring else { return };
+        if retiring.plane.service(operation.id()).is_none() || matches!(operation, Operation::Remove(_)) {
+            return;
+        }
+        let followed = retiring.plane.apply(operation).and_then(|()| match &mut retiring.plane {
+            // The entry was written for new flows too.
+            Plane::Xdp(plane) => plane.pass_new_flows(),
+            Plane::Ipvs(_) => Ok(()),
+        });
+        if let Err(error) = followed {
+            tracing::warn!("the data plane that finishes its connections: {error:#}");
+        }
+    }
+
+    /// What a data plane that finishes still serves: its servers need next hops. Where this one serves the same, it knows better.
+    pub(super) fn retiring_state(&self) -> State {
+        let Some(retiring) = &self.retiring else { return State::new() };
+        let mut state = retiring.plane.observe();
+        state.retain(|id, _| self.plane.service(id).is_none());
+        state
+    }
+
+    /// Connections of a real server in a data plane that finishes.
+    pub(super) fn retiring_connections_of(&self, id: &ServerId) -> u64 {
+        let Some(retiring) = &self.retiring else { return 0 };
+        let servers = retiring.plane.servers_of(&id.service);
+        servers
+            .filter(|(server, _)| (server.address, server.port) == (id.address, id.port))
+            .map(|(_, number)| {
+                let load = retiring.plane.server_load(number);
+                u64::from(load.active) + u64::from(load.inactive)
+            })
+            .sum()
+    }
+
     /// The program of a retiring XDP data plane needs next hops and interfaces as before.
     pub(super) fn retiring_plane(&mut self) -> Option<&mut Plane> {
         self.retiring.as_mut().map(|retiring| &mut retiring.plane)
@@ -210,9 +245,12 @@ impl Agent {
         match (new.director.dataplane, self.plane.kind()) {
             (Dataplane::Xdp, kind) => kind != DataPlaneKind::Xdp,
             (Dataplane::Ipvs, kind) => kind != DataPlaneKind::Ipvs,
+            (Dataplane::Auto, _) if self.plane_by_order => true,
+            (Dataplane::Auto, DataPlaneKind::Xdp) => xdp::obstacle(new).is_some(),
             // XDP is tried again when the file says so anew: not whenever anything in it changes.
-            (Dataplane::Auto, DataPlaneKind::Ipvs) => self.config.director.dataplane != Dataplane::Auto,
-            (Dataplane::Auto, DataPlaneKind::Xdp) => false,
+            (Dataplane::Auto, DataPlaneKind::Ipvs) => {
+                self.config.director.dataplane != Dataplane::Auto || ipvs::obstacle(new).is_some()
+            }
         }
     }
 
@@ -234,6 +272,7 @@ impl Agent {
             let inputs = Inputs { roles: self.inputs.roles.clone(), ..Inputs::default() };
             let wanted = desired_with(&config, &inputs);
             self.exchange_plane(&config, &wanted).await.map_err(|error| format!("{error:#}"))?;
+            self.plane_by_order = true;
             self.open_check_path().await;
         }
         Ok(DataPlaneOrder { dataplane: self.plane.kind() })
@@ -250,26 +289,57 @@ impl Agent {
         if let Some(plane) = earlier.as_mut().and_then(|retiring| retiring.plane.xdp()) {
             plane.retire();
         }
-        match self.exchanged(new, wanted).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                if let Some(plane) = earlier.as_mut().and_then(|retiring| retiring.plane.xdp()) {
-                    plane.resume()?;
-                }
-                self.retiring = earlier;
-                Err(error)
-            }
+        let exchanged = self.exchanged(new, wanted, earlier.is_some()).await;
+        if exchanged.is_ok() {
+            self.plane_by_order = false;
         }
-    }
-
-    async fn exchanged(&mut self, new: &Config, wanted: &State) -> anyhow::Result<()> {
-        let opened = open(&self.options, new, wanted, &self.orders).await?;
-        let (mut plane, mut served) = (opened.plane, self.plane.observe());
-        if plane.kind() == self.plane.kind() {
-            // `auto` has come to what there is.
-            self.fallback = opened.fallback;
+        if matches!(exchanged, Ok(true)) {
             return Ok(());
         }
+        if let Some(plane) = earlier.as_mut().and_then(|retiring| retiring.plane.xdp()) {
+            plane.resume()?;
+            // Another load of it may have begun to take new flows.
+            plane.pass_new_flows()?;
+        }
+        self.retiring = earlier;
+        exchanged.map(drop)
+    }
+
+    /// Says whether another data plane is in force now; `auto` may come to the one that there is.
+    async fn exchanged(&mut self, new: &Config, wanted: &State, is_taken_over: bool) -> anyhow::Result<bool> {
+        let opened = open(&self.options, new, wanted, &self.orders).await?;
+        let mut plane = opened.plane;
+        if plane.kind() == self.plane.kind() {
+            self.fallback = opened.fallback;
+            if let Plane::Ipvs(plane) = &mut self.plane {
+                plane.configure(new, wanted);
+            }
+            return Ok(false);
+        }
+        if let Err(error) = self.bring(&mut plane, new).await {
+            // What it has of an earlier time finishes its connections.
+            if plane.kind() == DataPlaneKind::Ipvs
+                && !is_taken_over
+                && let Err(left) = plane.detach()
+            {
+                tracing::warn!("IPVS's services of an exchange that failed stay: {left:#}");
+            }
+            return Err(error);
+        }
+        self.fallback = opened.fallback;
+        self.unpinned = opened.unpinned;
+        let text = format!("the data plane is {} now; it was {}", plane.kind(), self.plane.kind());
+        let old = std::mem::replace(&mut self.plane, plane);
+        self.retire(old);
+        self.was_reopened = true;
+        self.lead_roles();
+        self.events.tell(Severity::Good, "director", text);
+        Ok(true)
+    }
+
+    /// Has another data plane serve what this one serves, gives it the packets, and has this one let go of new flows.
+    async fn bring(&mut self, plane: &mut Plane, new: &Config) -> anyhow::Result<()> {
+        let mut served = self.plane.observe();
         if plane.kind() == DataPlaneKind::Xdp {
             // What it has not is about to change: the new configuration is one that it can serve.
             served.retain(|_, service| xdp::can_serve(service));
@@ -283,17 +353,8 @@ impl Agent {
         plane.set_macs(&self.links.iter().filter_map(|link| link.mac).collect());
         plane.attach(&new.director.interfaces, new.director.xdp_mode).await?;
         if let Some(old) = self.plane.xdp() {
-            // From here on it passes new flows to the kernel.
             old.pass_new_flows().context("the XDP program does not let go of new connections")?;
         }
-        self.fallback = opened.fallback;
-        self.unpinned = opened.unpinned;
-        let text = format!("the data plane is {} now; it was {}", plane.kind(), self.plane.kind());
-        let old = std::mem::replace(&mut self.plane, plane);
-        self.retire(old);
-        self.was_reopened = true;
-        self.lead_roles();
-        self.events.tell(Severity::Good, "director", text);
         Ok(())
     }
 }

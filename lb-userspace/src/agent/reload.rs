@@ -16,8 +16,8 @@ use super::{
     Agent, Incoming, changes::spawn_metrics, events::Severity, failover::assign_roles, open_pins, unix_now,
 };
 use crate::{
-    api::types::{LastReload, Reloaded},
-    config::{self, Config},
+    api::types::{DataPlaneKind, LastReload, Reloaded},
+    config::{self, Config, Dataplane},
     dataplane::{
         DataPlane as _, Plane,
         xdp::{Pins, XdpPlane},
@@ -208,6 +208,7 @@ impl Agent {
         let is_attached_right =
             old.interfaces == new.director.interfaces && old.xdp_mode == new.director.xdp_mode;
         if is_attached_right
+            && self.plane.kind() == DataPlaneKind::Xdp
             && !self.wants_other_plane(new)
             && self.plane.has_settings_of(new)
             && few.is_some_and(|changed| self.has_room_for_few(new, changed))
@@ -229,7 +230,11 @@ impl Agent {
             return self.exchange_plane(new, &wanted).await;
         }
         if let Plane::Ipvs(plane) = &mut self.plane {
+            // Its settings are few, and are compared with the kernel's.
             plane.configure(new, &wanted);
+            if new.director.dataplane != Dataplane::Auto {
+                self.fallback = None;
+            }
             return Ok(());
         }
         if is_attached_right

@@ -264,7 +264,7 @@ impl Agent {
                 .find_map(|forward| self.plane.gone_number(&id, forward))
         };
         let number = there.map(|(_, number)| number).or_else(gone);
-        let load = number.map(|number| self.plane.server_load(number)).unwrap_or_default();
+        let load = number.map(|number| self.plane.last_load(number)).unwrap_or_default();
         let counters = number.and_then(|number| readings.stats.get(&number)).copied().unwrap_or_default();
         let rates = number.and_then(|number| readings.rates.rates(number));
         RealServerStatus {

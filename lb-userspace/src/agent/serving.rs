@@ -99,6 +99,7 @@ impl Agent {
 
     fn apply(&mut self, operation: &Operation) -> anyhow::Result<()> {
         self.work.operations += 1;
+        self.retiring_follows(operation);
         self.plane.apply(operation).inspect_err(|_| self.work.operations_failed += 1)
     }
 
@@ -222,7 +223,8 @@ impl Agent {
 
     /// Tells the watcher whose next hops are wanted; gives them.
     pub(super) fn set_targets(&self) -> BTreeSet<IpAddr> {
-        let wanted = self.plane.observe();
+        let mut wanted = self.plane.observe();
+        wanted.extend(self.retiring_state());
         let targets: BTreeSet<IpAddr> = wanted
             .values()
             .flat_map(|service| &service.servers)

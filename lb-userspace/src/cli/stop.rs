@@ -91,16 +91,20 @@ fn detach_without_agent(args: &StopArgs) -> anyhow::Result<bool> {
     }
     let instance = args.socket.instance.as_deref().unwrap_or(DEFAULT_INSTANCE);
     let directory = args.pins.clone().unwrap_or_else(|| pins::default_directory(instance));
-    let state = args.state.clone().unwrap_or_else(|| PathBuf::from(orders::DEFAULT_DIRECTORY));
-    let had_services =
-        ipvs::remove_owned(ipvs::owned_file(&state, instance)).context("IPVS's services stay")?;
-    if !directory.exists() {
-        return Ok(had_services);
-    }
-    let _lock = pins::lock(&directory)?;
-    let had_pins =
-        remove_pinned(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
-    Ok(had_pins || had_services)
+    let _lock = if directory.exists() { Some(pins::lock(&directory)?) } else { None };
+    let had_pins = if directory.exists() {
+        remove_pinned(&directory).with_context(|| format!("cannot remove {}", directory.display()))
+    } else {
+        Ok(false)
+    };
+    // Pins do not say whose services are meant.
+    let had_services = if is_nameless && args.state.is_none() {
+        Ok(false)
+    } else {
+        let state = args.state.clone().unwrap_or_else(|| PathBuf::from(orders::DEFAULT_DIRECTORY));
+        ipvs::remove_owned(ipvs::owned_file(&state, instance)).context("IPVS's services stay")
+    };
+    Ok(had_pins? | had_services?)
 }
 
 fn last_word(detach: bool, status: Option<&Status>) -> &'static str {

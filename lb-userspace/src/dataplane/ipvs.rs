@@ -81,8 +81,8 @@ impl IpvsPlane {
             if !render::id(key).is_some_and(|id| is_ours(&id)) {
                 continue;
             }
-            let Some(destinations) = kernel.destinations(key)? else { continue };
-            let destinations: Vec<Destination> = destinations.iter().map(|one| one.destination).collect();
+            let destinations: Vec<Destination> =
+                kernel.destinations(key)?.iter().map(|one| one.destination).collect();
             told.extend(read(service, &destinations));
         }
         let mut numbers = Numbers::default();
@@ -149,17 +149,27 @@ impl IpvsPlane {
         self.roles.is_on(role)
     }
 
-    /// Removes all of our services.
+    /// Removes all of our services, also what is left of those that the kernel had refused half-way.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// The first that the kernel refuses; the others are removed.
     pub fn detach(mut self) -> anyhow::Result<()> {
-        let ids: Vec<ServiceId> = self.told.keys().copied().collect();
-        for id in ids {
-            self.apply(&Operation::Remove(id))?;
+        self.look()?;
+        let is_ours = |id: &ServiceId| self.told.contains_key(id) || self.owned.contains(id);
+        let keys: Vec<Key> = self
+            .services
+            .keys()
+            .filter(|key| render::id(key).is_some_and(|id| is_ours(&id)))
+            .copied()
+            .collect();
+        let mut kernel = self.kernel();
+        let mut outcomes = keys.iter().map(|key| kernel.remove(key)).collect::<Vec<_>>().into_iter();
+        let first = outcomes.find(Result::is_err).unwrap_or(Ok(()));
+        drop(kernel);
+        if first.is_ok() {
+            self.owned.forget();
         }
-        self.owned.forget();
-        Ok(())
+        first
     }
 
     /// Whether it has no connections that anybody waits for.
@@ -198,11 +208,16 @@ impl IpvsPlane {
         let mut readings = self.readings();
         if !readings.is_fresh(id) {
             match self.kernel().destinations(&key(id)) {
-                Ok(destinations) => readings.take(id, &destinations.unwrap_or_default(), &self.numbers),
+                Ok(destinations) => readings.take(id, &destinations, &self.numbers),
                 Err(error) => tracing::error!("{error:#}"),
             }
         }
         readings.load(number)
+    }
+
+    /// The same as it was when it was last asked for, with all others: for who tells of thousands.
+    pub fn last_load(&self, number: u32) -> Load {
+        self.readings().load(number)
     }
 
     /// The counters of all real servers, for a reader in another thread.
@@ -244,7 +259,7 @@ impl IpvsPlane {
     fn there(&self, key: &Key) -> anyhow::Result<Option<(KernelService, Vec<Destination>)>> {
         let Some(service) = self.services.get(key) else { return Ok(None) };
         let destinations = self.kernel().destinations(key)?;
-        Ok(destinations.map(|all| (service.clone(), all.iter().map(|one| one.destination).collect())))
+        Ok(Some((service.clone(), destinations.iter().map(|one| one.destination).collect())))
     }
 
     /// What the kernel should have, and the steps that are missing to it.
@@ -261,13 +276,24 @@ impl IpvsPlane {
 
     fn put(&mut self, id: &ServiceId, service: &Service) -> anyhow::Result<()> {
         let (mut wanted, steps) = self.missing(id, service)?;
-        let taken = self.kernel().take(&steps);
+        let mut taken = self.kernel().take(&steps);
         if taken.is_err() {
             // Somebody else has changed something since the last look.
             self.look()?;
             let steps;
             (wanted, steps) = self.missing(id, service)?;
-            self.kernel().take(&steps)?;
+            taken = self.kernel().take(&steps);
+        }
+        if let Err(error) = taken {
+            // Some of it is there: that is ours too, and has to be removed one day.
+            self.look()?;
+            if let Some((there, destinations)) = self.there(&wanted.service.key)?
+                && let Some((_, half)) = read(&there, &destinations)
+            {
+                self.numbers.set(*id, &half.servers);
+                self.told.insert(*id, half);
+            }
+            return Err(error);
         }
         self.services.insert(wanted.service.key, wanted.service);
         self.numbers.set(*id, &service.servers);
@@ -277,9 +303,7 @@ impl IpvsPlane {
 
     fn remove(&mut self, id: &ServiceId) -> anyhow::Result<()> {
         let key = key(id);
-        if self.there(&key)?.is_some() {
-            self.kernel().take(&[Command::RemoveService(key)])?;
-        }
+        self.kernel().remove(&key)?;
         self.services.remove(&key);
         self.numbers.set(*id, &[]);
         self.told.remove(id);
@@ -330,6 +354,10 @@ pub fn owned_file(directory: &Path, instance: &str) -> PathBuf {
 /// When the kernel cannot be asked, or refuses.
 pub fn remove_owned(file: PathBuf) -> anyhow::Result<bool> {
     if !file.exists() {
+        return Ok(false);
+    }
+    // A kernel without IPVS has nothing of it.
+    if !Path::new("/proc/net/ip_vs").exists() {
         return Ok(false);
     }
     let plane = IpvsPlane::open_for(&BTreeSet::new(), file)?;

@@ -208,6 +208,14 @@ impl Plane {
         }
     }
 
+    /// The same, with IPVS as it was when all of them were last read ([`Self::stats_reader`]).
+    pub fn last_load(&self, number: u32) -> Load {
+        match self {
+            Self::Xdp(plane) => plane.server_load(number),
+            Self::Ipvs(plane) => plane.last_load(number),
+        }
+    }
+
     /// The connections as they are, for a reader in another thread.
     ///
     /// # Errors

@@ -255,7 +255,7 @@ impl XdpPlane {
     /// in its place.
     ///
     /// # Errors
-    /// When the kernel refuses; some virtual servers may have changed then.
+    /// When the kernel refuses; then they serve as before.
     pub fn pass_new_flows(&mut self) -> anyhow::Result<()> {
         self.tables.pass_new_flows()
     }

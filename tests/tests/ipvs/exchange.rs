@@ -63,6 +63,19 @@ fn auto_takes_xdp_where_it_can_and_says_why_where_not() -> Result<()> {
     let auto = with(configuration(&scene).serve(&web).text(), "auto");
     let mut director = Director::start(&scene.director, &auto)?;
     ensure_is(&director, "xdp")?;
+    // By order, until the next reload.
+    director.command(&["dataplane", "set", "ipvs"])?;
+    ensure_is(&director, "ipvs")?;
+    director.reload(&auto)?;
+    ensure_is(&director, "xdp")?;
+    // And because the file asks for what XDP does not have.
+    let sed = auto.replace("scheduler = \"rr\"", "scheduler = \"sed\"");
+    director.reload(&sed)?;
+    ensure_is(&director, "ipvs")?;
+    let refused = director.command(&["dataplane", "set", "xdp"]).err().map(|error| error.to_string());
+    ensure!(refused.is_some_and(|text| text.contains("XDP has no scheduler")), "it should be refused");
+    ensure_is(&director, "ipvs")?;
+    scene.client().curl("http://192.168.10.50/")?;
     director.command(&["stop", "--detach"])?;
     director.stop()?;
 

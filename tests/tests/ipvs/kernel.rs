@@ -65,6 +65,9 @@ fn ipvsadm_shows_what_the_file_says() -> Result<()> {
     ensure!(thresholds.matches(" 100        60 ").count() == 3, "{thresholds}");
     let timeouts = ipvsadm(&scene, &["-Ln", "--timeout"])?;
     ensure!(timeouts.trim() == "Timeout (tcp tcpfin udp): 600 60 120", "{timeouts}");
+    director.reload(&with(&file.text().replace("tcp = \"10m\"", "tcp = \"20m\""), "ipvs"))?;
+    let timeouts = ipvsadm(&scene, &["-Ln", "--timeout"])?;
+    ensure!(timeouts.trim() == "Timeout (tcp tcpfin udp): 1200 60 120", "{timeouts}");
     director.stop()
 }
 
@@ -205,6 +208,31 @@ fn a_server_that_fails_leaves_and_comes_back() -> Result<()> {
     scene.servers[0].http = Some(server);
     is(&director, 0, RealServerState::Up)?;
     ensure!(scene.client().curl_each("http://192.168.10.50/", 3)?.iter().all(|answer| answer == "Real 1"));
+    director.stop()
+}
+
+/// The kernel takes the service and refuses one of its servers: what is there all the same goes with the rest.
+#[test]
+fn what_the_kernel_refuses_half_way_does_not_stay() -> Result<()> {
+    require_ipvs!("what_the_kernel_refuses_half_way_does_not_stay");
+    let scene = topology::nat(&Options::new("half"))?;
+    // A broadcast address of the servers' network.
+    let broken = fill(VirtualServer::tcp("broken", topology::vip4(81)), &scene, false, 80, &[1])
+        .real("192.168.1.255:80".parse()?, 1);
+    let good = configuration(&scene).serve(&web(&scene, &[1, 1, 1]));
+    let both = with(good.clone().serve(&broken).text(), "ipvs");
+    let mut director = Director::start(&scene.director, &both)?;
+    wait_for_event(&director, "broken", "the kernel refuses a change")?;
+    ensure_in_turn(&scene.client().curl_each("http://192.168.10.50/", 6)?, 3)?;
+    director.reload(&with(good.text(), "ipvs"))?;
+    let gone = wait_until(AUDIT, || ipvsadm(&scene, &["-Sn"]).is_ok_and(|now| !now.contains(":81 ")));
+    ensure!(gone, "{}", ipvsadm(&scene, &["-Sn"])?);
+    director.reload(&both)?;
+    // Somebody has removed one of ours a moment before.
+    ipvsadm(&scene, &["-D", "-t", "192.168.10.50:80"])?;
+    director.command(&["stop", "--detach"])?;
+    let left = ipvsadm(&scene, &["-Sn"])?;
+    ensure!(left.is_empty(), "{left}");
     director.stop()
 }
 

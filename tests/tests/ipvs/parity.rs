@@ -244,6 +244,8 @@ fn both_data_planes_choose_the_same_servers() -> Result<()> {
             director.stop()?;
         }
         compared += chosen[0].len();
+        let served = chosen[0].iter().flatten().count();
+        ensure!(served > chosen[0].len() / 2, "{scheduler} {flags}: {}", tell(&chosen[0]));
         if chosen[0] != chosen[1] {
             let [xdp, ipvs] = [&chosen[0], &chosen[1]].map(|chosen| tell(chosen));
             differences.push(format!("{scheduler} {flags}\n  xdp  {xdp}\n  ipvs {ipvs}"));

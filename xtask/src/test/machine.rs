@@ -3,7 +3,7 @@
 use std::{
     env,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -64,11 +64,12 @@ impl Run {
     /// When it cannot be built.
     pub fn command(&self, workspace: &Workspace, filter: Option<&str>) -> Result<Option<Command>> {
         let program = build(workspace, self.suite)?;
-        if let Some(filter) = filter {
-            let listed = Command::new(&program).args(["--list", filter]).output().context("--list")?;
-            if !String::from_utf8_lossy(&listed.stdout).contains(": test") {
-                return Ok(None);
-            }
+        let named = match filter {
+            Some(filter) => Some(self.named(&program, filter)?),
+            None => None,
+        };
+        if named.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(None);
         }
         let mut command = Command::new(env::current_exe().context("where is xtask?")?);
         command
@@ -76,15 +77,32 @@ impl Run {
             .args(["vm", "--kernel", self.kernel, "--memory", "4G", "--timeout", "900"])
             .arg("--env")
             .arg(format!("XDIRECTOR_LAB_DATAPLANE={}", self.dataplane))
+            // Nothing is skipped there for want of IPVS.
+            .args(["--env", "XDIRECTOR_LAB_NEEDS_IPVS=1"])
             .arg("--")
             .arg(program)
             // Its one processor is emulated: tests beside each other would only wait longer.
             .args(["--show-output", "--test-threads", "1"]);
-        match filter {
-            Some(filter) => command.arg(filter),
+        match named {
+            Some(names) => command.arg("--exact").args(names),
             None => command.args(self.filters),
         };
         Ok(Some(command))
+    }
+}
+
+impl Run {
+    /// The tests of this run whose name contains `filter`.
+    fn named(&self, program: &Path, filter: &str) -> Result<Vec<String>> {
+        let listed = Command::new(program).args(["--list", filter]).output().context("--list")?;
+        if !listed.status.success() {
+            bail!("{} --list: {}", program.display(), listed.status);
+        }
+        let text = String::from_utf8_lossy(&listed.stdout);
+        let names = text.lines().filter_map(|line| line.strip_suffix(": test"));
+        let is_ours =
+            |name: &&str| self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter));
+        Ok(names.filter(is_ours).map(ToOwned::to_owned).collect())
     }
 }
 

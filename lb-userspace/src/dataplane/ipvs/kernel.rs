@@ -69,18 +69,28 @@ impl Kernel {
             .map_err(|refusal| refusal.during("cannot list IPVS's services", NetAdmin).into())
     }
 
-    /// A service's destinations, in the kernel's order; `None` without the service.
+    /// A service's destinations, in the kernel's order; none where there is no such service.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn destinations(&mut self, key: &Key) -> anyhow::Result<Option<Vec<KernelDestination>>> {
+    pub fn destinations(&mut self, key: &Key) -> anyhow::Result<Vec<KernelDestination>> {
         let ask = Ask::destinations(key).to(self.family);
-        match self.requests.dump(&ask, |message| destination_of(message.payload)) {
-            Ok(destinations) => Ok(Some(destinations)),
-            Err(refusal) if matches!(refusal.code, libc::ENOENT | libc::ESRCH) => Ok(None),
-            Err(refusal) => {
-                Err(refusal.during(format_args!("cannot list the destinations of {key}"), NetAdmin).into())
-            }
+        self.requests.dump(&ask, |message| destination_of(message.payload)).map_err(|refusal| {
+            refusal.during(format_args!("cannot list the destinations of {key}"), NetAdmin).into()
+        })
+    }
+
+    /// Removes a service with its destinations, if it is there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn remove(&mut self, key: &Key) -> anyhow::Result<()> {
+        let step = Command::RemoveService(*key);
+        match self.requests.ask((Ask::change(&step).to(self.family), 0)) {
+            Ok(()) => Ok(()),
+            // It is gone already.
+            Err(refusal) if matches!(refusal.code, libc::ESRCH | libc::ENOENT) => Ok(()),
+            Err(refusal) => Err(refused(&step, refusal)),
         }
     }
 

@@ -49,6 +49,11 @@ impl Numbers {
         self.by_server.get(id)?.get(&(address, port)).copied()
     }
 
+    /// The numbers of a virtual server's servers.
+    pub fn all_of(&self, id: &ServiceId) -> impl Iterator<Item = u32> + '_ {
+        self.by_server.get(id).into_iter().flat_map(|servers| servers.values().copied())
+    }
+
     /// Whose server has a number.
     pub fn service(&self, number: u32) -> Option<&ServiceId> {
         self.by_number.get(&number)

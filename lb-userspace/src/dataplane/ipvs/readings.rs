@@ -40,6 +40,10 @@ impl Readings {
 
     /// Takes what the kernel says of a service.
     pub fn take(&mut self, id: &ServiceId, destinations: &[KernelDestination], numbers: &Numbers) {
+        // One that is not there any more has none.
+        for number in numbers.all_of(id) {
+            self.by_number.remove(&number);
+        }
         for KernelDestination { destination, counts } in destinations {
             let Some(number) = numbers.at(id, destination.address.ip(), destination.address.port()) else {
                 continue;
@@ -84,7 +88,7 @@ impl StatsReader {
                 kernel.destinations(&key(id))?
             };
             let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
-            readings.take(id, &destinations.unwrap_or_default(), &self.numbers);
+            readings.take(id, &destinations, &self.numbers);
         }
         let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
         let there: BTreeSet<ServiceId> = self.services.iter().copied().collect();

@@ -265,13 +265,23 @@ impl Tables {
     /// servers keep theirs, by which known flows are served.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel refuses; then they serve as before.
     pub fn pass_new_flows(&mut self) -> anyhow::Result<()> {
+        let mut set = Ok(());
         for (id, placed) in &mut self.placed {
             placed.entry.role = NOBODYS_ROLE;
-            self.maps.services.insert(entries::service_key(id), placed.entry, 0)?;
+            set = self.maps.services.insert(entries::service_key(id), placed.entry, 0);
+            if set.is_err() {
+                break;
+            }
         }
-        Ok(())
+        let Err(error) = set else { return Ok(()) };
+        for (id, placed) in &mut self.placed {
+            placed.entry.role = placed.service.role;
+            // What is refused here, too, the audit puts right.
+            let _ = self.maps.services.insert(entries::service_key(id), placed.entry, 0);
+        }
+        Err(error.into())
     }
 
     /// Takes a virtual server out. Its address stays in the filter: that costs a look-up, and another virtual server
