@@ -242,33 +242,54 @@ const LIMITED: u32 = 2;
 extern "C" fn schedule_least(base: u32, len: u32, how: u32) -> u32 {
     // Every server is better than none.
     let mut best = Best { overhead: u64::MAX, server: NONE, weight: 1 };
-    for i in 0..MAX_LEAST_CONNECTION_SERVERS {
-        if i >= len {
+    for i in 0..MAX_LEAST_CONNECTION_SERVERS / AT_ONCE {
+        let first = i * AT_ONCE;
+        if first >= len {
             break;
         }
         // SAFETY: a reference is a valid pointer.
-        unsafe { schedule_compare(&raw mut best, base.wrapping_add(i), how) };
+        unsafe { schedule_compare(&raw mut best, base.wrapping_add(first), len - first, how) };
     }
     best.server
 }
 
-/// Takes the server of a slot for the best one if it is better. A function of its own for the loop: the verifier knows every
-/// round by its number, and would follow each anew with all that was found before.
+/// How many servers one call compares: few enough for a verifier that takes no two ways through them for the same, enough for
+/// the calls not to count.
+const AT_ONCE: u32 = 8;
+const _: () = assert!(MAX_LEAST_CONNECTION_SERVERS.is_multiple_of(AT_ONCE));
+
+/// Takes the servers of the next slots, of which `left` are left, for the best one if they are better. A function of its own
+/// for the loop: the verifier knows every round by its number, and would follow each anew with all that was found before.
+/// It knows nothing of what stands behind a pointer that a function was given, so the best server stays there.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn schedule_compare(best: *mut Best, slot: u32, how: u32) -> u32 {
-    // SAFETY: null or the best server so far, by the contract of this function.
-    let Some(best) = (unsafe { best.as_mut() }) else { return 0 };
-    let server = unless_overloaded(maps::slot(slot).unwrap_or(NONE), how & LIMITED != 0);
-    let Some(load) = maps::load(server) else { return 0 };
-    let weight = match load.weight.load() {
-        0 => return 0,
-        weight if how & WEIGHTED != 0 => weight,
-        _ => 1,
-    };
-    let overhead = overhead(load.active.load(), load.inactive.load());
-    if wlc_better(overhead, weight, best.overhead, best.weight) {
-        *best = Best { overhead, server, weight };
+unsafe extern "C" fn schedule_compare(best: *mut Best, slot: u32, left: u32, how: u32) -> u32 {
+    if best.is_null() {
+        return 0;
+    }
+    for i in 0..AT_ONCE {
+        if i >= left {
+            break;
+        }
+        let Some(server) = maps::slot(slot.wrapping_add(i)) else { continue };
+        if how & LIMITED != 0 && schedule_look(server) != 0 {
+            continue;
+        }
+        let Some(load) = maps::load(server) else { continue };
+        let weight = load.weight.load();
+        if weight == 0 {
+            continue;
+        }
+        // 1 for lc, without a branch.
+        let weight = (weight - 1).wrapping_mul(how & WEIGHTED) + 1;
+        let overhead = overhead(load.active.load(), load.inactive.load());
+        // SAFETY: the best server so far, by the contract of this function. Volatile, or the compiler would keep it in registers.
+        unsafe {
+            let old = best.read_volatile();
+            if wlc_better(overhead, weight, old.overhead, old.weight) {
+                best.write_volatile(Best { overhead, server, weight });
+            }
+        }
     }
     0
 }
