@@ -77,6 +77,7 @@ async fn agent(mut requests: mpsc::Receiver<Request>) {
                 let _ = reply.send(api::ConnectionBatch::Entries(vec![connection(), connection()])).await;
                 let _ = reply.send(api::ConnectionBatch::End).await;
             }
+            Request::DataPlane { order, reply } => drop(reply.send(Ok(order))),
             Request::VrrpOrder { instance, reply, .. } => drop(reply.send(Err(format!("no {instance}")))),
             Request::Status(_) | Request::Events(_) | Request::Vrrp(_) => {}
         }

@@ -22,7 +22,7 @@ const PACKAGE: &str = "qemu-system-x86";
 /// are written out, because the serial line is slow. Protection against processes that spy on each other costs emulated
 /// time, and grace periods that are hurried save it.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic nokaslr mitigations=off \
-                                tsc=reliable rcupdate.rcu_expedited=1";
+                                tsc=reliable rcupdate.rcu_expedited=1 no_timer_check";
 
 /// An emulator that can be started.
 pub struct Qemu {
