@@ -2,10 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Write as _},
+    fs, io,
     net::SocketAddr,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,8 +13,8 @@ use tokio::sync::oneshot;
 
 use crate::{
     api::types::{Override, Protocol},
-    config,
     desired::{ServerId, ServiceId},
+    files::{self, Lasting},
     writer::Writer,
 };
 
@@ -124,12 +122,7 @@ impl Store {
     /// # Errors
     /// When it cannot be read or is not what [`Self::save`] writes.
     pub fn load(&self) -> io::Result<BTreeMap<ServerId, Override>> {
-        let text = match fs::metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-            Err(error) => return Err(error),
-            Ok(data) if data.len() > MOST_BYTES => return Err(io::Error::other("too large")),
-            Ok(_) => fs::read(&self.path)?,
-        };
+        let Some(text) = files::read(&self.path, MOST_BYTES)? else { return Ok(BTreeMap::new()) };
         let document: Document = serde_json::from_slice(&text)?;
         if document.version != VERSION {
             return Err(io::Error::other(format!("version {} instead of {VERSION}", document.version)));
@@ -152,30 +145,11 @@ impl Store {
     /// # Errors
     /// When the directory cannot be made or the file not be written; then the old one stays.
     pub fn save(&self, orders: &BTreeMap<ServerId, Override>) -> io::Result<()> {
-        if let Some(directory) = self.path.parent() {
-            fs::create_dir_all(directory)?;
-        }
         let document = Document {
             version: VERSION,
             orders: orders.iter().map(|(id, order)| Entry::new(id, *order)).collect(),
         };
-        let new = self.path.with_extension("json.new");
-        // Left by one that died while it wrote; never followed if it is a link.
-        let _ = fs::remove_file(&new);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        let written = serde_json::to_vec_pretty(&document)
-            .map_err(io::Error::from)
-            .and_then(|text| file.write_all(&text))
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&new, &self.path))
-            .and_then(|()| match self.path.parent() {
-                Some(directory) => fs::File::open(directory)?.sync_all(),
-                None => Ok(()),
-            });
-        if written.is_err() {
-            let _ = fs::remove_file(&new);
-        }
-        written
+        files::replace(&self.path, &serde_json::to_vec_pretty(&document)?, Lasting::Machine)
     }
 }
 
@@ -184,20 +158,14 @@ impl Entry {
         let ServiceId { address, port, protocol } = id.service;
         Self {
             virtual_address: SocketAddr::new(address, port),
-            protocol: match protocol {
-                config::Protocol::Tcp => Protocol::Tcp,
-                config::Protocol::Udp => Protocol::Udp,
-            },
+            protocol: protocol.into(),
             real_server: SocketAddr::new(id.address, id.port),
             order,
         }
     }
 
     fn id(&self) -> ServerId {
-        let protocol = match self.protocol {
-            Protocol::Tcp => config::Protocol::Tcp,
-            Protocol::Udp => config::Protocol::Udp,
-        };
+        let protocol = self.protocol.into();
         let (address, port) = (self.virtual_address.ip(), self.virtual_address.port());
         ServerId {
             service: ServiceId { address, port, protocol },
@@ -213,7 +181,11 @@ mod tests {
 
     fn some_orders() -> BTreeMap<ServerId, Override> {
         let id = |port: u16| ServerId {
-            service: ServiceId { address: [192, 0, 2, 1].into(), port: 80, protocol: config::Protocol::Tcp },
+            service: ServiceId {
+                address: [192, 0, 2, 1].into(),
+                port: 80,
+                protocol: crate::config::Protocol::Tcp,
+            },
             address: [10, 0, 0, 1].into(),
             port,
         };

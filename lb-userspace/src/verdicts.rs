@@ -6,7 +6,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::{IpAddr, SocketAddr},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -14,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::types::Protocol,
-    config,
     desired::{Condition, Outcome, ServiceId},
+    files::{self, Lasting},
 };
 
 const VERSION: u32 = 1;
@@ -73,12 +72,7 @@ impl Store {
     /// # Errors
     /// When it cannot be read or is not what [`Self::save`] writes.
     pub fn load(&self) -> io::Result<Dead> {
-        let text = match fs::metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Dead::new()),
-            Err(error) => return Err(error),
-            Ok(data) if data.len() > MOST_BYTES => return Err(io::Error::other("too large")),
-            Ok(_) => fs::read(&self.path)?,
-        };
+        let Some(text) = files::read(&self.path, MOST_BYTES)? else { return Ok(Dead::new()) };
         let document: Document = serde_json::from_slice(&text)?;
         if document.version != VERSION {
             return Err(io::Error::other(format!("version {} instead of {VERSION}", document.version)));
@@ -98,17 +92,9 @@ impl Store {
                 Ok(()) | Err(_) => Ok(()),
             };
         }
-        if let Some(directory) = self.path.parent() {
-            fs::create_dir_all(directory)?;
-        }
         let nobody_serves = dead.iter().map(|(id, servers)| Entry::new(id, servers)).collect();
         let text = serde_json::to_vec_pretty(&Document { version: VERSION, nobody_serves })?;
-        let new = self.path.with_extension("json.new");
-        // Left by one that died while it wrote; never followed if it is a link.
-        let _ = fs::remove_file(&new);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        io::Write::write_all(&mut file, &text)?;
-        fs::rename(&new, &self.path)
+        files::replace(&self.path, &text, Lasting::Process)
     }
 }
 
@@ -116,19 +102,13 @@ impl Entry {
     fn new(id: &ServiceId, servers: &BTreeSet<(IpAddr, u16)>) -> Self {
         Self {
             virtual_address: SocketAddr::new(id.address, id.port),
-            protocol: match id.protocol {
-                config::Protocol::Tcp => Protocol::Tcp,
-                config::Protocol::Udp => Protocol::Udp,
-            },
+            protocol: id.protocol.into(),
             down: servers.iter().map(|&(address, port)| SocketAddr::new(address, port)).collect(),
         }
     }
 
     fn into_pair(self) -> (ServiceId, BTreeSet<(IpAddr, u16)>) {
-        let protocol = match self.protocol {
-            Protocol::Tcp => config::Protocol::Tcp,
-            Protocol::Udp => config::Protocol::Udp,
-        };
+        let protocol = self.protocol.into();
         let (address, port) = (self.virtual_address.ip(), self.virtual_address.port());
         let down = self.down.into_iter().map(|server| (server.ip(), server.port())).collect();
         (ServiceId { address, port, protocol }, down)
@@ -145,7 +125,8 @@ mod tests {
         let store = Store::new(&folder.path().join("made"), "web");
         assert_eq!(store.load().expect("no file is nobody"), Dead::new());
         store.save(&Dead::new()).expect("nothing to remove");
-        let id = |port| ServiceId { address: [192, 0, 2, 1].into(), port, protocol: config::Protocol::Udp };
+        let id =
+            |port| ServiceId { address: [192, 0, 2, 1].into(), port, protocol: crate::config::Protocol::Udp };
         let servers = BTreeSet::from([([10, 0, 0, 1].into(), 80), ("fd00::1".parse().expect("good"), 81)]);
         let dead = Dead::from([(id(80), servers.clone()), (id(0), servers)]);
         store.save(&dead).expect("saved");

@@ -15,8 +15,8 @@ use crate::{
         ConnectionBatch,
         types::{
             BoundTo, CheckStatus, ConfigurationStatus, Connection, ConnectionTable, DataPlaneKind, Forward,
-            InterfaceStatus, NextHop, Persistence, Protocol, QuorumStatus, Rates, RealServerState,
-            RealServerStatus, SorryServerStatus, Stats, Status, Totals, VirtualServerStatus, Work,
+            InterfaceStatus, NextHop, Persistence, QuorumStatus, Rates, RealServerState, RealServerStatus,
+            SorryServerStatus, Stats, Status, Totals, VirtualServerStatus, Work,
         },
     },
     config::{self, OnFailure, RealServer, VirtualServer},
@@ -136,7 +136,7 @@ impl Agent {
         sum_up(VirtualServerStatus {
             name: virtual_server.name.clone(),
             address: SocketAddr::new(virtual_server.address, virtual_server.port),
-            protocol: protocol(virtual_server.protocol),
+            protocol: virtual_server.protocol.into(),
             scheduler: virtual_server.scheduler.to_string(),
             scheduler_flags: named(flags.port, "port")
                 .into_iter()
@@ -170,7 +170,7 @@ impl Agent {
         sum_up(VirtualServerStatus {
             name: self.name_of(id),
             address: SocketAddr::new(id.address, id.port),
-            protocol: protocol(id.protocol),
+            protocol: id.protocol.into(),
             scheduler,
             scheduler_flags: Vec::new(),
             active: 0,
@@ -317,13 +317,6 @@ fn check_status(kind: &str, state: Option<&health::State>) -> CheckStatus {
     }
 }
 
-fn protocol(protocol: config::Protocol) -> Protocol {
-    match protocol {
-        config::Protocol::Tcp => Protocol::Tcp,
-        config::Protocol::Udp => Protocol::Udp,
-    }
-}
-
 fn forward(forward: config::Forward) -> Forward {
     match forward {
         config::Forward::Nat => Forward::Nat,
@@ -411,7 +404,7 @@ pub(super) fn send_connections(
 fn connection(listed: Listed) -> Connection {
     let Listed { protocol: layer4, expires, state, client, virtual_address, real, forward: method } = listed;
     Connection {
-        protocol: protocol(layer4),
+        protocol: layer4.into(),
         expires_seconds: expires,
         state,
         client,

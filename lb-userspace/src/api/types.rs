@@ -11,6 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::vrrp::VrrpStatus;
+use crate::config;
 
 pub use super::order::{Action, Order};
 
@@ -560,6 +561,24 @@ impl fmt::Display for Forward {
             Self::Dr => "dr",
             Self::Tun => "tun",
         })
+    }
+}
+
+impl From<config::Protocol> for Protocol {
+    fn from(protocol: config::Protocol) -> Self {
+        match protocol {
+            config::Protocol::Tcp => Self::Tcp,
+            config::Protocol::Udp => Self::Udp,
+        }
+    }
+}
+
+impl From<Protocol> for config::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+        }
     }
 }
 

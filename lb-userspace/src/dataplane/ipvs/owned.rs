@@ -9,7 +9,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{api::types::Protocol, config, desired::ServiceId, files};
+use crate::{
+    api::types::Protocol,
+    desired::ServiceId,
+    files::{self, Lasting},
+};
 
 /// A file larger than this is none of ours.
 const MOST_BYTES: u64 = 16 << 20;
@@ -30,14 +34,10 @@ struct Entry {
 impl Owned {
     /// Reads it. One that cannot be read costs what only it knows: services that are in no configuration any more.
     pub fn load(path: PathBuf) -> Self {
-        let written = match read(&path) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeSet::new(),
-            Err(error) => {
-                tracing::warn!("which of IPVS's services are ours is not known: {}: {error}", path.display());
-                BTreeSet::new()
-            }
-        };
+        let written = read(&path).unwrap_or_else(|error| {
+            tracing::warn!("which of IPVS's services are ours is not known: {}: {error}", path.display());
+            BTreeSet::new()
+        });
         Self { path, written }
     }
 
@@ -57,7 +57,7 @@ impl Owned {
         let entries: Vec<Entry> = ours.iter().map(Entry::of).collect();
         let written = serde_json::to_vec(&entries).map_err(io::Error::from);
         written
-            .and_then(|text| files::replace(&self.path, &text))
+            .and_then(|text| files::replace(&self.path, &text, Lasting::Process))
             .map_err(|error| format!("{}: {error}", self.path.display()))?;
         self.written = ours;
         Ok(())
@@ -72,27 +72,17 @@ impl Owned {
 
 impl Entry {
     fn of(id: &ServiceId) -> Self {
-        let protocol = match id.protocol {
-            config::Protocol::Tcp => Protocol::Tcp,
-            config::Protocol::Udp => Protocol::Udp,
-        };
-        Self { address: SocketAddr::new(id.address, id.port), protocol }
+        Self { address: SocketAddr::new(id.address, id.port), protocol: id.protocol.into() }
     }
 
     fn id(&self) -> ServiceId {
-        let protocol = match self.protocol {
-            Protocol::Tcp => config::Protocol::Tcp,
-            Protocol::Udp => config::Protocol::Udp,
-        };
-        ServiceId { address: self.address.ip(), port: self.address.port(), protocol }
+        ServiceId { address: self.address.ip(), port: self.address.port(), protocol: self.protocol.into() }
     }
 }
 
 fn read(path: &Path) -> io::Result<BTreeSet<ServiceId>> {
-    if fs::metadata(path)?.len() > MOST_BYTES {
-        return Err(io::Error::other("too large"));
-    }
-    let entries: Vec<Entry> = serde_json::from_slice(&fs::read(path)?)?;
+    let Some(text) = files::read(path, MOST_BYTES)? else { return Ok(BTreeSet::new()) };
+    let entries: Vec<Entry> = serde_json::from_slice(&text)?;
     Ok(entries.iter().map(Entry::id).collect())
 }
 
@@ -104,7 +94,8 @@ mod tests {
     fn what_is_written_is_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state").join("default.ipvs.json");
-        let id = |port| ServiceId { address: [192, 0, 2, 1].into(), port, protocol: config::Protocol::Udp };
+        let id =
+            |port| ServiceId { address: [192, 0, 2, 1].into(), port, protocol: crate::config::Protocol::Udp };
         let mut owned = Owned::load(path.clone());
         assert!(!owned.contains(&id(53)));
         owned.store(BTreeSet::from([id(53), id(54)])).unwrap();

@@ -2,13 +2,13 @@
 
 use std::{
     fs, io,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
 
 use super::holdings::Named;
+use crate::files::{self, Lasting};
 
 /// The file. It holds everything that any instance of the running configuration may bring to this machine, whether it is
 /// master or not: so it is written when the configuration changes, and never in a failover.
@@ -68,18 +68,7 @@ impl StateFile {
 /// # Errors
 /// When the directory or the disk does not let it; then the old one stays.
 pub fn write(path: &Path, content: &impl Serialize) -> io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    // Never into what somebody else has put there: a link, or a file that is open elsewhere.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    serde_json::to_writer_pretty(&mut file, content)?;
-    drop(file);
-    fs::rename(&new, path)
+    files::replace(path, &serde_json::to_vec_pretty(content)?, Lasting::Process)
 }
 
 #[cfg(test)]
