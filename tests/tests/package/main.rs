@@ -285,6 +285,8 @@ fn systemd_runs_the_service() -> Result<()> {
     ensure!(running(second), "not started again:\n{}", journal()?);
     ensure!(journal()?.contains("Watchdog timeout"), "{}", journal()?);
 
+    outlived_by_its_guard(machine).with_context(|| journal().unwrap_or_default())?;
+
     // An upgrade, with a configuration that is not the package's.
     let third = pid(machine)?;
     here.dpkg("-i", "/next.deb")?;
@@ -302,6 +304,45 @@ fn systemd_runs_the_service() -> Result<()> {
     here.dpkg("--purge", "xdirector")?;
     ensure!(!here.has(ENABLED) && !here.has("/var/lib/xdirector"), "state is left");
     Ok(())
+}
+
+/// VRRP inside the unit's walls: real time, locked memory, and a guard that gives the address up when the agent is killed.
+fn outlived_by_its_guard(machine: &Machine) -> Result<()> {
+    const VRRP: &str = "\n[vrrp]\nrealtime_priority = 10\nlock_memory = true\n\n[[vrrp_instance]]\nname = \"VI_1\"\n\
+                        interface = \"eth0\"\nvirtual_router_id = 7\npriority = 100\naddresses = [\"192.0.2.100/32\"]\n";
+    // Long enough that what removes the address is not the next agent.
+    machine.write("/etc/systemd/system/xdirector.service.d/test.conf", "[Service]\nRestartSec=20s\n")?;
+    machine.ok(["systemctl", "daemon-reload"])?;
+    machine.write(CONFIG, &(GOOD.to_owned() + VRRP))?;
+    machine.ok(["systemctl", "restart", "xdirector"])?;
+    let has_address = || {
+        machine.ok(["ip", "address", "show", "dev", "eth0"]).is_ok_and(|text| text.contains("192.0.2.100/32"))
+    };
+    ensure!(wait_until(PATIENCE, has_address), "it does not become master");
+    let status: serde_json::Value = serde_json::from_str(&machine.ok(["xdirector", "vrrp", "--json"])?)?;
+    ensure!(status["guard"] == true, "{status}");
+    // Where nobody may raise these limits systemd cannot either, and the agent says so.
+    let limits = machine.ok(["cat", "/proc/1/limits"])?;
+    let real_time = limits.lines().find(|line| line.starts_with("Max realtime priority")).unwrap_or_default();
+    let may_raise = !real_time.split_whitespace().skip(3).all(|limit| limit == "0");
+    let warnings = status["warnings"].as_array().context("no warnings")?;
+    let is_about_limits = |warning: &&serde_json::Value| {
+        warning
+            .as_str()
+            .is_some_and(|text| text.contains("memory is not locked") || text.contains("SCHED_FIFO"))
+    };
+    let others = warnings.iter().filter(|warning| may_raise || !is_about_limits(warning)).count();
+    ensure!(others == 0, "{status}");
+    let agent = pid(machine)?;
+    machine.ok(["kill", "-KILL", &agent.to_string()])?;
+    ensure!(wait_until(Duration::from_secs(10), || !has_address()), "the address outlives the agent");
+    let now = pid(machine)?;
+    ensure!(now == 0 || now == agent, "the next agent is there already, so this proves nothing");
+    ensure!(wait_until(PATIENCE * 2, has_address), "it does not become master again");
+    machine.write("/etc/systemd/system/xdirector.service.d/test.conf", "[Service]\nWatchdogSec=3s\n")?;
+    machine.ok(["systemctl", "daemon-reload"])?;
+    machine.write(CONFIG, GOOD)?;
+    machine.ok(["systemctl", "reload", "xdirector"]).map(drop)
 }
 
 fn pid(machine: &Machine) -> Result<u32> {
