@@ -1,6 +1,6 @@
 //! FRR's vrrpd on a machine of the scene, with the zebra that it needs. All their files are in a directory of their own.
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::{
@@ -10,6 +10,9 @@ use nix::{
 
 use super::{Directory, Instance, Kind, Machine, Process, Router, frr_file, requirements::FRR};
 use crate::{Netns, registry::wait_until};
+
+/// How long zebra has for what vrrpd said last.
+const LAST_ORDERS: Duration = Duration::from_secs(3);
 
 /// vrrpd with zebra.
 #[derive(Debug)]
@@ -41,6 +44,12 @@ impl Frr {
         let mut frr = Self { netns, directory, processes: None };
         frr.restart()?;
         Ok(frr)
+    }
+
+    fn macvlans_are_down(&self) -> Result<bool> {
+        let links = self.netns.ip_json(&["link", "show", "type", "macvlan"])?;
+        let is_up = |link: &serde_json::Value| link["operstate"] == "UP";
+        Ok(!links.as_array().is_some_and(|links| links.iter().any(is_up)))
     }
 
     /// `show vrrp json`.
@@ -125,6 +134,8 @@ impl Router for Frr {
     fn await_end(&mut self) -> Result<()> {
         let (vrrpd, zebra) = self.processes.take().context("FRR does not run")?;
         vrrpd.wait()?;
+        // What vrrpd said last has zebra take the macvlans down; ended before that, it would leave their addresses.
+        wait_until(LAST_ORDERS, || self.macvlans_are_down().unwrap_or(true));
         zebra.signal(Signal::SIGTERM)?;
         zebra.wait()?;
         let _ = std::fs::remove_file(self.directory.file("zserv.api"));
