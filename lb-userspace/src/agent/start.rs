@@ -321,16 +321,6 @@ fn known(config: &Config, orders: &Orders, left: &State, dead: &Dead) -> BTreeMa
                 {
                     (false, false, None)
                 }
-                // IPVS shows one that leaves as one of weight 0.
-                Some(one)
-                    if !one.is_leaving
-                        && one.weight == 0
-                        && server.weight != 0
-                        && !is_by_order(server)
-                        && !server.health_checks.iter().any(|check| check.probe.sets_weight()) =>
-                {
-                    (true, true, None)
-                }
                 Some(one) if !one.is_leaving => {
                     (true, false, (one.weight != server.weight).then_some(one.weight))
                 }

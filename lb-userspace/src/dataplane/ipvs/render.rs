@@ -125,8 +125,8 @@ fn tunnel(encapsulation: Encapsulation) -> Tunnel {
     }
 }
 
-/// The virtual server that the kernel has; `None` for one that xdirector would not have made. Who is leaving cannot be seen: that
-/// is a server of weight 0.
+/// The virtual server that the kernel has; `None` for one that xdirector would not have made. Who leaves looks like any other server
+/// of weight 0, so those count as leaving: neither gets new connections, and the next change tells them apart.
 pub fn read(service: &KernelService, destinations: &[Destination]) -> Option<(ServiceId, Service)> {
     let id = id(&service.key)?;
     let scheduler = *Scheduler::ALL.iter().find(|one| one.as_str() == service.scheduler)?;
@@ -144,7 +144,7 @@ pub fn read(service: &KernelService, destinations: &[Destination]) -> Option<(Se
                 },
                 tunnel: tunnel(one.encapsulation),
                 weight: one.weight,
-                is_leaving: false,
+                is_leaving: one.weight == 0,
                 upper_threshold: one.upper,
                 lower_threshold: one.lower,
             })
@@ -270,7 +270,9 @@ mod tests {
         #[test]
         fn what_is_rendered_is_read_again(service in any_service()) {
             let rendered = render(&id(), &service, |_| true);
-            prop_assert_eq!(read(&rendered.service, &rendered.destinations), Some((id(), service)));
+            let mut seen = service;
+            seen.servers.iter_mut().for_each(|server| server.is_leaving = server.weight == 0);
+            prop_assert_eq!(read(&rendered.service, &rendered.destinations), Some((id(), seen)));
         }
     }
 }
