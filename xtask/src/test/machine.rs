@@ -27,17 +27,17 @@ pub struct Run {
     dataplane: &'static str,
 }
 
-/// All of them.
+/// All of them, those that take longest first.
 pub const RUNS: &[Run] = &[
+    Run { name: "6.12: checks with IPVS", kernel: "6.12", suite: "health", filters: &[], dataplane: "ipvs" },
     Run { name: "6.12: ipvs", kernel: "6.12", suite: ONLY_THERE, filters: &[], dataplane: "xdp" },
     Run {
-        name: "6.12: scenarios with IPVS",
+        name: "6.12: failover with IPVS",
         kernel: "6.12",
-        suite: "netns",
-        filters: &["scenarios::", "forwarding::", "transfer::"],
+        suite: "failover",
+        filters: &["scenarios::"],
         dataplane: "ipvs",
     },
-    Run { name: "6.12: checks with IPVS", kernel: "6.12", suite: "health", filters: &[], dataplane: "ipvs" },
     Run {
         name: "6.12: drains with IPVS",
         kernel: "6.12",
@@ -46,14 +46,14 @@ pub const RUNS: &[Run] = &[
         dataplane: "ipvs",
     },
     Run {
-        name: "6.12: failover with IPVS",
+        name: "6.12: scenarios with IPVS",
         kernel: "6.12",
-        suite: "failover",
-        filters: &["scenarios::"],
+        suite: "netns",
+        filters: &["scenarios::", "forwarding::", "transfer::"],
         dataplane: "ipvs",
     },
-    Run { name: "6.12: packets", kernel: "6.12", suite: "prog", filters: &[], dataplane: "xdp" },
     Run { name: "6.1: packets", kernel: "6.1", suite: "prog", filters: &[], dataplane: "xdp" },
+    Run { name: "6.12: packets", kernel: "6.12", suite: "prog", filters: &[], dataplane: "xdp" },
 ];
 
 impl Run {
