@@ -22,6 +22,7 @@ use crate::{
     ebpf_build, fuzz, invariants, package, progress,
     setup::{self, Need},
     test_output::{Counts, Reader},
+    vm,
     workspace::{self, Workspace},
 };
 
@@ -173,6 +174,14 @@ impl Steps<'_> {
             }
         }
         if prepared.is_empty() {
+            return;
+        }
+        // Once, before several machines want the same things at the same time.
+        let is_ready = self.step("kernels", |workspace| {
+            vm::ensure(workspace)?;
+            Ok(Counts::single("kernels", true))
+        });
+        if !is_ready {
             return;
         }
         println!("\n=== on other kernels: {} suites in virtual machines", prepared.len());
